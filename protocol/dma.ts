@@ -1,0 +1,48 @@
+import type { Gpa, GuestMemory } from './memory.ts'
+import { PAGE_BYTES } from './memory.ts'
+import type { Window } from './window.ts'
+
+/** Learns which pages a device wrote (live migration; a fuzzer that wants only what changed). */
+export interface PageLog {
+  /** Pages by number (address / 4096), first and last included. */
+  mark(firstPage: number, lastPage: number): void
+}
+
+/**
+ * The only way a device reaches guest memory.
+ *
+ * Today the identity: a device address is a guest-physical address. Tables of an IOMMU, grants, GPADLs and
+ * vhost-user regions are other mappings behind the same calls. It sees RAM only, so a device cannot be made
+ * to write to registers, its own or another's.
+ */
+export class DmaSpace {
+  readonly memory: GuestMemory
+  /** Null costs one comparison per request. */
+  log: PageLog | null
+
+  constructor(memory: GuestMemory, log: PageLog | null = null) {
+    this.memory = memory
+    this.log = log
+  }
+
+  /** @see GuestMemory.window */
+  window(at: Gpa, lengthBytes: number, alignment: number): Window | null {
+    return this.memory.window(at, lengthBytes, alignment)
+  }
+
+  /** @see GuestMemory.point */
+  point(window: Window, at: Gpa, lengthBytes: number): boolean {
+    return this.memory.point(window, at, lengthBytes)
+  }
+
+  /** @see GuestMemory.lend */
+  lend(at: Gpa, lengthBytes: number, into: Uint8Array[]): boolean {
+    return this.memory.lend(at, lengthBytes, into)
+  }
+
+  /** Says that the device wrote the range. Called by whoever wrote, after the bytes are there. */
+  wrote(at: Gpa, lengthBytes: number): void {
+    if (this.log === null || lengthBytes === 0) return
+    this.log.mark(Math.floor(at / PAGE_BYTES), Math.floor((at + lengthBytes - 1) / PAGE_BYTES))
+  }
+}

@@ -1,0 +1,197 @@
+import { Window } from './window.ts'
+
+declare const ADDRESS: unique symbol
+/** A guest-physical address, in bytes. Branded so that a file offset or a sector cannot be passed as one. */
+export type Gpa = number & { readonly [ADDRESS]: true }
+
+/** The one cast. Any number may be called an address; `GuestMemory` decides what is behind it. */
+export function gpa(address: number): Gpa {
+  return address as Gpa
+}
+
+/** Regions begin and end on pages, so that no naturally aligned field straddles two of them. */
+export const PAGE_BYTES = 4096
+
+export interface Region {
+  readonly base: Gpa
+  readonly bytes: Uint8Array<ArrayBuffer>
+}
+
+class Placed {
+  readonly base: number
+  readonly end: number
+  readonly bytes: Uint8Array<ArrayBuffer>
+  readonly view: DataView<ArrayBuffer>
+
+  constructor(region: Region) {
+    this.base = region.base
+    this.end = region.base + region.bytes.length
+    this.bytes = region.bytes
+    this.view = new DataView(region.bytes.buffer, region.bytes.byteOffset, region.bytes.length)
+  }
+}
+
+/**
+ * Why a region table is refused, or null.
+ *
+ * A peer can send one (vhost-user), so this is a result; `GuestMemory` throws on what was not asked first.
+ */
+export function regionsInvalid(regions: readonly Region[]): string | null {
+  if (regions.length === 0) return 'no region'
+  const sorted = [...regions].sort((a, b) => a.base - b.base)
+  let end = 0
+  for (const { base, bytes } of sorted) {
+    if (!(base >= 0 && Number.isSafeInteger(base + bytes.length))) return 'a region wraps the address space'
+    if (base % PAGE_BYTES !== 0) return 'a region does not begin on a page'
+    if (bytes.length === 0 || bytes.length % PAGE_BYTES !== 0) return 'a region is not whole pages'
+    if (bytes.byteOffset % 8 !== 0) return 'a region is not 8-aligned in its buffer'
+    if (base < end) return 'two regions overlap'
+    end = base + bytes.length
+  }
+  return null
+}
+
+/**
+ * Guest memory: a table of regions. Hands out windows and lends payload views, piecewise over adjacent
+ * regions. Nobody holds all of it.
+ *
+ * Addresses and lengths here come from the other side: no value throws, none can wrap. A range that is not
+ * wholly backed is refused and nothing of it is handed out.
+ */
+export class GuestMemory {
+  readonly #placed: readonly Placed[]
+  /** The region of the last hit: most guests have one, and neighbours come together. */
+  #last: Placed
+
+  /** @throws when `regionsInvalid`. */
+  constructor(regions: readonly Region[]) {
+    const invalid = regionsInvalid(regions)
+    if (invalid !== null) throw new RangeError(`guest memory: ${invalid}`)
+    this.#placed = regions.map((region) => new Placed(region)).sort((a, b) => a.base - b.base)
+    this.#last = this.#placed[0] as Placed
+  }
+
+  /** One region of zeroed memory from address 0 (or `base`). */
+  static ofBytes(lengthBytes: number, base: Gpa = gpa(0)): GuestMemory {
+    return new GuestMemory([{ base, bytes: new Uint8Array(lengthBytes) }])
+  }
+
+  get regions(): readonly Region[] {
+    return this.#placed.map((placed) => ({ base: gpa(placed.base), bytes: placed.bytes }))
+  }
+
+  /** First address after the last region. */
+  get end(): Gpa {
+    return gpa(this.#placed.at(-1)?.end ?? 0)
+  }
+
+  /** Whether every byte of the range is backed. A length of zero is backed anywhere. */
+  backed(at: Gpa, lengthBytes: number): boolean {
+    let address: number = at
+    let left = lengthBytes
+    if (!(left >= 0)) return false
+    while (left > 0) {
+      const region = this.#find(address)
+      if (region === null) return false
+      const here = Math.min(left, region.end - address)
+      address += here
+      left -= here
+    }
+    return true
+  }
+
+  /**
+   * A window of its own over the range, for a structure that stays (ring areas). Null when the range is not
+   * backed or `at` is not a multiple of `alignment` (a power of two).
+   */
+  window(at: Gpa, lengthBytes: number, alignment: number): Window | null {
+    if (at % alignment !== 0 || !this.backed(at, lengthBytes)) return null
+    const window = new Window()
+    this.#spread(window, at, lengthBytes)
+    if (alignment % 2 === 0) {
+      for (let piece: Window | null = window; piece !== null; piece = piece.rest) giveIndices(piece)
+    }
+    return window
+  }
+
+  /**
+   * Points an existing window at another range, without allocating in the ordinary case. False, and the
+   * window unchanged, when the range is not backed.
+   */
+  point(window: Window, at: Gpa, lengthBytes: number): boolean {
+    const last = this.#last
+    if (!(at >= last.base && lengthBytes >= 0 && lengthBytes <= last.end - at)) {
+      if (!this.backed(at, lengthBytes)) return false
+      this.#spread(window, at, lengthBytes)
+      return true
+    }
+    window.view = last.view
+    window.start = at - last.base
+    window.ownBytes = lengthBytes
+    window.rest = null
+    window.indices = null
+    return true
+  }
+
+  /**
+   * Appends views of the range to `into`, one per region touched. False, and nothing appended, when the
+   * range is not wholly backed.
+   */
+  lend(at: Gpa, lengthBytes: number, into: Uint8Array[]): boolean {
+    const last = this.#last
+    if (at >= last.base && lengthBytes > 0 && lengthBytes <= last.end - at) {
+      const from = last.bytes.byteOffset + (at - last.base)
+      into.push(new Uint8Array(last.bytes.buffer, from, lengthBytes))
+      return true
+    }
+    if (!this.backed(at, lengthBytes)) return false
+    let address: number = at
+    let left = lengthBytes
+    while (left > 0) {
+      const region = this.#find(address) as Placed
+      const here = Math.min(left, region.end - address)
+      into.push(region.bytes.subarray(address - region.base, address - region.base + here))
+      address += here
+      left -= here
+    }
+    return true
+  }
+
+  #find(address: number): Placed | null {
+    const last = this.#last
+    if (address >= last.base && address < last.end) return last
+    for (const region of this.#placed) {
+      if (address >= region.base && address < region.end) {
+        this.#last = region
+        return region
+      }
+    }
+    return null
+  }
+
+  /** Lays a backed range over as many pieces as it has regions. */
+  #spread(window: Window, at: number, lengthBytes: number): void {
+    let piece = window
+    let address = at
+    let left = lengthBytes
+    for (;;) {
+      const region = left > 0 ? (this.#find(address) as Placed) : this.#last
+      const here = left > 0 ? Math.min(left, region.end - address) : 0
+      piece.view = region.view
+      piece.start = here > 0 ? address - region.base : 0
+      piece.ownBytes = here
+      piece.rest = null
+      piece.indices = null
+      address += here
+      left -= here
+      if (left === 0) return
+      piece.rest = new Window()
+      piece = piece.rest
+    }
+  }
+}
+
+function giveIndices(piece: Window): void {
+  const from = piece.view.byteOffset + piece.start
+  piece.indices = new Uint16Array(piece.view.buffer, from, Math.floor(piece.ownBytes / 2))
+}

@@ -1,0 +1,120 @@
+/**
+ * The typed requirement set: every rule a peer can be seen to break, by name. A name says what the rule is
+ * about and never changes; `ref` is where the specification states it.
+ */
+export interface RequirementText {
+  /** Who is bound by it. */
+  readonly party: 'driver' | 'device'
+  readonly level: 'must' | 'should'
+  /** The rule in our words, as a sentence that completes "… broke X: …". */
+  readonly text: string
+  readonly ref: string
+}
+
+const SPLIT = 'VIRTIO 1.2 section 2.7'
+const driver = (text: string, ref: string): RequirementText => ({ party: 'driver', level: 'must', text, ref })
+const device = (text: string, ref: string): RequirementText => ({ party: 'device', level: 'must', text, ref })
+
+export const REQUIREMENTS = {
+  // Split ring, driver's duties as the device sees them.
+  'split.area-backed': driver('ring areas lie in memory, aligned, and do not overlap', `${SPLIT}`),
+  'split.queue-size': driver('a queue size is a power of two up to the maximum offered', `${SPLIT}`),
+  'split.available-leap': driver('the available index is at most a queue size ahead', `${SPLIT}.13`),
+  'split.head-range': driver('a head is a descriptor of this queue', `${SPLIT}.13.2`),
+  'split.head-in-flight': driver('a head is not offered again before it was used', `${SPLIT}.13.1`),
+  'split.next-range': driver('next is a descriptor of this table', `${SPLIT}.5`),
+  'split.chain-length': driver('a chain is no longer than the queue', `${SPLIT}.5.3.1`),
+  'split.readable-after-writable': driver('readable buffers come before writable ones', `${SPLIT}.4.2`),
+  'split.buffer-backed': driver('a buffer lies in memory the device can reach', `${SPLIT}.5`),
+  'split.buffer-not-empty': driver('a buffer has a length', `${SPLIT}.5`),
+  'split.chain-bytes': driver('a chain is below 2^32 bytes', `${SPLIT}.5.1`),
+  'split.indirect-not-negotiated': driver('no indirect table without INDIRECT_DESC', `${SPLIT}.5.3.1`),
+  'split.indirect-nested': driver('an indirect table has no indirect descriptor', `${SPLIT}.5.3.1`),
+  'split.indirect-with-next': driver('INDIRECT and NEXT are not set together', `${SPLIT}.5.3.1`),
+  'split.indirect-length': driver(
+    'an indirect table is a whole number of descriptors, at least one and at most a queue size',
+    `${SPLIT}.5.3`,
+  ),
+  'split.indirect-backed': driver('an indirect table lies in memory the device can reach', `${SPLIT}.5.3`),
+  // Split ring, device's duties as the driver sees them.
+  'split.used-leap': device('the used index advances by at most what is outstanding', `${SPLIT}.8`),
+  'split.used-id': device('a used id is the head of an outstanding chain', `${SPLIT}.8`),
+  'split.used-length': device('a used length is at most what was writable', `${SPLIT}.8.2`),
+  // Device status and negotiation.
+  'status.bit-cleared': driver('a status bit is not cleared one by one', 'VIRTIO 1.2 section 2.1.1'),
+  'status.order': driver('initialization goes step by step', 'VIRTIO 1.2 section 3.1.1'),
+  'status.unknown-bit': driver('only defined status bits are set', 'VIRTIO 1.2 section 2.1'),
+  'features.not-offered': driver('only offered features are accepted', 'VIRTIO 1.2 section 2.2.1'),
+  'features.version-1': driver('VERSION_1 is accepted', 'VIRTIO 1.2 section 6.1'),
+  'features.prerequisite': driver(
+    'a feature is accepted along with what it needs',
+    'VIRTIO 1.2 section 2.2.1',
+  ),
+  'features.frozen': driver('features are not written after FEATURES_OK', 'VIRTIO 1.2 section 3.1.1'),
+  'device.features-prerequisite': device(
+    'a feature is offered along with what it needs',
+    'VIRTIO 1.2 section 2.2.2',
+  ),
+  'device.version-1': device('VERSION_1 is offered', 'VIRTIO 1.2 section 6.2'),
+  'device.features-refused': device('an offered subset is accepted', 'VIRTIO 1.2 section 2.2.2'),
+  'device.reset-answer': device('status reads 0 once a reset is done', 'VIRTIO 1.2 section 2.4.1'),
+  'device.config-stable': device(
+    'the generation changes with the configuration only',
+    'VIRTIO 1.2 section 2.5.2',
+  ),
+  'device.needs-reset': device(
+    'DEVICE_NEEDS_RESET is for errors the device cannot recover from',
+    'VIRTIO 1.2 section 2.1.2',
+  ),
+  'queue.before-driver-ok': driver('no notification before DRIVER_OK', 'VIRTIO 1.2 section 3.1.1'),
+  // MMIO registers.
+  'mmio.register-width': driver(
+    'control registers are read and written as aligned 32 bits',
+    'VIRTIO 1.2 section 4.2.2.2',
+  ),
+  'mmio.register-unknown': driver(
+    'only defined registers are accessed, in their direction',
+    'VIRTIO 1.2 section 4.2.2',
+  ),
+  'mmio.queue-range': driver('a selected or notified queue exists', 'VIRTIO 1.2 section 4.2.2'),
+  'mmio.queue-live': driver('a queue is not changed while it is ready', 'VIRTIO 1.2 section 4.2.2.2'),
+  'mmio.interrupt-ack': driver('only bits of InterruptStatus are acknowledged', 'VIRTIO 1.2 section 4.2.2.2'),
+  'mmio.config-read-only': driver(
+    'only writable configuration fields are written',
+    'VIRTIO 1.2 section 2.5.1',
+  ),
+  'mmio.identity': device('magic value and version are those of virtio-mmio', 'VIRTIO 1.2 section 4.2.2.1'),
+  'mmio.queue-absent': device('a queue the device type needs exists', 'VIRTIO 1.2 section 4.2.2.1'),
+  // Block device.
+  'block.header-short': driver('a request has a 16-byte readable header', 'VIRTIO 1.2 section 5.2.6'),
+  'block.status-absent': driver('a request ends in a writable status byte', 'VIRTIO 1.2 section 5.2.6'),
+  'block.data-direction': driver('data lies on the side its request type says', 'VIRTIO 1.2 section 5.2.6'),
+  'block.data-length': driver(
+    'data is whole sectors, or the structure the type says',
+    'VIRTIO 1.2 section 5.2.6.1',
+  ),
+  'block.range': driver('a request stays within the capacity', 'VIRTIO 1.2 section 5.2.6.1'),
+  'block.read-only': driver('nothing is written to a read-only device', 'VIRTIO 1.2 section 5.2.6.1'),
+  'block.not-negotiated': driver(
+    'a request type is used with its feature only',
+    'VIRTIO 1.2 section 5.2.6.1',
+  ),
+  'block.segment-count': driver(
+    'a discard, zeroes or erase has no more segments than offered',
+    'VIRTIO 1.2 section 5.2.6.1',
+  ),
+  'block.segment-sectors': driver(
+    'a discard, zeroes or erase segment is no longer than offered',
+    'VIRTIO 1.2 section 5.2.6.1',
+  ),
+  'block.segment-flags': driver('a segment sets only flags its type defines', 'VIRTIO 1.2 section 5.2.6.1'),
+  'block.flush-sector': driver('a flush has sector 0 and no data', 'VIRTIO 1.2 section 5.2.6.1'),
+  'block.status-value': device('a status is one of those defined', 'VIRTIO 1.2 section 5.2.6'),
+  'block.status-written': device(
+    'the status byte is written before the buffer is used',
+    'VIRTIO 1.2 section 5.2.6.2',
+  ),
+  'block.capacity': device('a capacity and block size are usable', 'VIRTIO 1.2 section 5.2.4'),
+} as const satisfies { readonly [id: string]: RequirementText }
+
+export type RequirementId = keyof typeof REQUIREMENTS
