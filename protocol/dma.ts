@@ -1,6 +1,6 @@
 import type { Gpa, GuestMemory } from './memory.ts'
 import { PAGE_BYTES } from './memory.ts'
-import type { Window } from './window.ts'
+import type { Cursor, Window } from './window.ts'
 
 /** Learns which pages a device wrote (live migration; a fuzzer that wants only what changed). */
 export interface PageLog {
@@ -25,18 +25,23 @@ export class DmaSpace {
     this.log = log
   }
 
+  /** @see GuestMemory.backed */
+  reaches(at: Gpa, lengthBytes: number): boolean {
+    return this.memory.backed(at, lengthBytes)
+  }
+
   /** @see GuestMemory.window */
   window(at: Gpa, lengthBytes: number, alignment: number): Window | null {
     return this.memory.window(at, lengthBytes, alignment)
   }
 
   /** @see GuestMemory.point */
-  point(window: Window, at: Gpa, lengthBytes: number): boolean {
-    return this.memory.point(window, at, lengthBytes)
+  point(cursor: Cursor, at: Gpa, lengthBytes: number): boolean {
+    return this.memory.point(cursor, at, lengthBytes)
   }
 
   /** @see GuestMemory.lend */
-  lend(at: Gpa, lengthBytes: number, into: Uint8Array[]): boolean {
+  lend(at: Gpa, lengthBytes: number, into: Uint8Array<ArrayBuffer>[]): boolean {
     return this.memory.lend(at, lengthBytes, into)
   }
 

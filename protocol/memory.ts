@@ -1,3 +1,5 @@
+import { SeamWindow } from './seam-window.ts'
+import type { Cursor } from './window.ts'
 import { Window } from './window.ts'
 
 declare const ADDRESS: unique symbol
@@ -21,13 +23,14 @@ class Placed {
   readonly base: number
   readonly end: number
   readonly bytes: Uint8Array<ArrayBuffer>
-  readonly view: DataView<ArrayBuffer>
+  /** The whole region: what cursors point into. */
+  readonly window: Window
 
   constructor(region: Region) {
     this.base = region.base
     this.end = region.base + region.bytes.length
     this.bytes = region.bytes
-    this.view = new DataView(region.bytes.buffer, region.bytes.byteOffset, region.bytes.length)
+    this.window = new Window(region.bytes)
   }
 }
 
@@ -87,6 +90,8 @@ export class GuestMemory {
 
   /** Whether every byte of the range is backed. A length of zero is backed anywhere. */
   backed(at: Gpa, lengthBytes: number): boolean {
+    const last = this.#last
+    if (at >= last.base && lengthBytes >= 0 && lengthBytes <= last.end - at) return true
     let address: number = at
     let left = lengthBytes
     if (!(left >= 0)) return false
@@ -105,39 +110,31 @@ export class GuestMemory {
    * backed or `at` is not a multiple of `alignment` (a power of two).
    */
   window(at: Gpa, lengthBytes: number, alignment: number): Window | null {
-    if (at % alignment !== 0 || !this.backed(at, lengthBytes)) return null
-    const window = new Window()
-    this.#spread(window, at, lengthBytes)
-    if (alignment % 2 === 0) {
-      for (let piece: Window | null = window; piece !== null; piece = piece.rest) giveIndices(piece)
-    }
-    return window
+    if (at % alignment !== 0) return null
+    const pieces: Uint8Array<ArrayBuffer>[] = []
+    if (!this.lend(at, lengthBytes, pieces)) return null
+    return pieces.length > 1 ? new SeamWindow(pieces) : new Window(pieces[0])
   }
 
   /**
-   * Points an existing window at another range, without allocating in the ordinary case. False, and the
-   * window unchanged, when the range is not backed.
+   * Points a cursor at a range, without allocating unless the range crosses regions. False, and the cursor
+   * unchanged, when the range is not backed.
    */
-  point(window: Window, at: Gpa, lengthBytes: number): boolean {
+  point(cursor: Cursor, at: Gpa, lengthBytes: number): boolean {
     const last = this.#last
-    if (!(at >= last.base && lengthBytes >= 0 && lengthBytes <= last.end - at)) {
-      if (!this.backed(at, lengthBytes)) return false
-      this.#spread(window, at, lengthBytes)
+    if (at >= last.base && lengthBytes >= 0 && lengthBytes <= last.end - at) {
+      cursor.window = last.window
+      cursor.base = at - last.base
       return true
     }
-    window.view = last.view
-    window.start = at - last.base
-    window.ownBytes = lengthBytes
-    window.rest = null
-    window.indices = null
-    return true
+    return this.#pointElsewhere(cursor, at, lengthBytes)
   }
 
   /**
    * Appends views of the range to `into`, one per region touched. False, and nothing appended, when the
    * range is not wholly backed.
    */
-  lend(at: Gpa, lengthBytes: number, into: Uint8Array[]): boolean {
+  lend(at: Gpa, lengthBytes: number, into: Uint8Array<ArrayBuffer>[]): boolean {
     const last = this.#last
     if (at >= last.base && lengthBytes > 0 && lengthBytes <= last.end - at) {
       const from = last.bytes.byteOffset + (at - last.base)
@@ -169,29 +166,17 @@ export class GuestMemory {
     return null
   }
 
-  /** Lays a backed range over as many pieces as it has regions. */
-  #spread(window: Window, at: number, lengthBytes: number): void {
-    let piece = window
-    let address = at
-    let left = lengthBytes
-    for (;;) {
-      const region = left > 0 ? (this.#find(address) as Placed) : this.#last
-      const here = left > 0 ? Math.min(left, region.end - address) : 0
-      piece.view = region.view
-      piece.start = here > 0 ? address - region.base : 0
-      piece.ownBytes = here
-      piece.rest = null
-      piece.indices = null
-      address += here
-      left -= here
-      if (left === 0) return
-      piece.rest = new Window()
-      piece = piece.rest
+  #pointElsewhere(cursor: Cursor, at: Gpa, lengthBytes: number): boolean {
+    const pieces: Uint8Array<ArrayBuffer>[] = []
+    if (!this.lend(at, lengthBytes, pieces)) return false
+    if (pieces.length > 1) {
+      cursor.window = new SeamWindow(pieces)
+      cursor.base = 0
+      return true
     }
+    const region = this.#find(at) ?? this.#last
+    cursor.window = region.window
+    cursor.base = pieces.length === 0 ? 0 : at - region.base
+    return true
   }
-}
-
-function giveIndices(piece: Window): void {
-  const from = piece.view.byteOffset + piece.start
-  piece.indices = new Uint16Array(piece.view.buffer, from, Math.floor(piece.ownBytes / 2))
 }

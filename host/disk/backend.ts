@@ -14,6 +14,15 @@ export type DiskOutcome =
   | 'cancelled'
   | 'gone'
 
+/** Wear in the terms of JEDEC eMMC 5.0: 0 is undefined. */
+export interface DiskLifetime {
+  /** 1 normal, 2 warning, 3 urgent. */
+  readonly preEndOfLife: number
+  /** Tenths of the lifetime used, 11 exceeded, for each of two kinds of memory. */
+  readonly usedTenthsA: number
+  readonly usedTenthsB: number
+}
+
 /** What a disk is. Read once when it opens, and again whenever `watch` says so. */
 export interface DiskFacts {
   readonly lengthBytes: number
@@ -37,6 +46,8 @@ export interface DiskFacts {
     readonly resize: boolean
     readonly extents: boolean
   }
+  /** Wear, where the backend knows it. */
+  readonly lifetime?: DiskLifetime
   /** Every request is answered before `submit` returns. */
   readonly synchronous: boolean
   /**

@@ -1,0 +1,413 @@
+import type { DmaSpace } from '../../protocol/dma.ts'
+import { gpa } from '../../protocol/memory.ts'
+import type { RequirementId } from '../../protocol/requirement.ts'
+import type { Violation } from '../../protocol/violation.ts'
+import type { QueuePlace, RingPosition } from '../../protocol/virtio/ring.ts'
+import {
+  AVAIL_ALIGN,
+  AvailFlag,
+  availEventBase,
+  availRingBytes,
+  DESC_ALIGN,
+  DescFlag,
+  descTableBytes,
+  isQueueSize,
+  needEvent,
+  USED_ALIGN,
+  UsedFlag,
+  usedEventBase,
+  usedRingBytes,
+  VirtqAvail,
+  VirtqDesc,
+  VirtqEvent,
+  VirtqUsed,
+  VirtqUsedElem,
+} from '../../protocol/virtio/ring.ts'
+import type { Window } from '../../protocol/window.ts'
+import { Cursor } from '../../protocol/window.ts'
+import { Chain } from './chain.ts'
+import type { DeviceRing, RingListener } from './ring.ts'
+
+// Constants of this module are folded into optimized code; a property of an import is loaded every time.
+const DESC_BYTES = VirtqDesc.$size
+const DESC_ADDR = VirtqDesc.addr
+const DESC_LEN = VirtqDesc.len
+const DESC_FLAGS = VirtqDesc.flags
+const DESC_NEXT = VirtqDesc.next
+const AVAIL_FLAGS = VirtqAvail.flags
+const AVAIL_IDX = VirtqAvail.idx
+const AVAIL_RING = VirtqAvail.ring
+const USED_FLAGS = VirtqUsed.flags
+const USED_IDX = VirtqUsed.idx
+const USED_RING = VirtqUsed.ring
+const ELEM_BYTES = VirtqUsedElem.$size
+const ELEM_ID = VirtqUsedElem.id
+const ELEM_LEN = VirtqUsedElem.len
+const EVENT = VirtqEvent.event
+const NEXT = DescFlag.NEXT
+const WRITE = DescFlag.WRITE
+const INDIRECT = DescFlag.INDIRECT
+const NO_INTERRUPT = AvailFlag.NO_INTERRUPT
+const NO_NOTIFY = UsedFlag.NO_NOTIFY
+
+/** A used length is 32 bits wide. */
+const CHAIN_BYTES_MAX = 0xffff_ffff
+
+/** What a split ring is started with. */
+export interface SplitRingSetup {
+  readonly dma: DmaSpace
+  readonly queue: number
+  readonly place: QueuePlace
+  /** The largest size this queue offered. */
+  readonly sizeMax: number
+  readonly indirect: boolean
+  readonly eventIdx: boolean
+  readonly position: RingPosition
+  /** Heads that were out when the ring was saved, oldest first: taken again before anything new. */
+  readonly retake: readonly number[]
+  readonly listener: RingListener
+}
+
+/** Why the areas of a queue cannot be used, or null. */
+function placeInvalid(setup: SplitRingSetup): Violation | null {
+  const { place, queue, sizeMax, dma } = setup
+  const refuse = (rule: RequirementId, at: number, seen: number, expected: number): Violation => ({
+    rule,
+    side: 'driver',
+    queue,
+    at,
+    seen,
+    expected,
+  })
+  const { size } = place
+  if (!(isQueueSize(size) && size <= sizeMax)) return refuse('split.queue-size', 0, size, sizeMax)
+  const areas = [
+    { at: place.descriptors, bytes: descTableBytes(size), align: DESC_ALIGN },
+    { at: place.driver, bytes: availRingBytes(size), align: AVAIL_ALIGN },
+    { at: place.device, bytes: usedRingBytes(size), align: USED_ALIGN },
+  ]
+  for (const { at, bytes, align } of areas) {
+    if (at % align !== 0) return refuse('split.area-backed', at, at % align, 0)
+    if (!dma.reaches(gpa(at), bytes)) return refuse('split.area-backed', at, at + bytes, dma.memory.end)
+  }
+  const sorted = areas.sort((a, b) => a.at - b.at)
+  let end = 0
+  for (const { at, bytes } of sorted) {
+    if (!(at >= end)) return refuse('split.area-backed', at, at, end)
+    end = at + bytes
+  }
+  return null
+}
+
+/**
+ * The device's end of a split virtqueue, VIRTIO 1.2 section 2.7.
+ *
+ * Everything the driver can write is read once into a local and then checked; indices are a private shadow.
+ * All index arithmetic is modulo 65536.
+ */
+export class SplitRing implements DeviceRing {
+  readonly #dma: DmaSpace
+  readonly #queue: number
+  readonly #size: number
+  readonly #place: QueuePlace
+  readonly #indirect: boolean
+  readonly #eventIdx: boolean
+  readonly #listener: RingListener
+  readonly #descriptors: Window
+  readonly #available: Window
+  readonly #used: Window
+  /** Re-pointed at each indirect table. */
+  readonly #table: Cursor
+  readonly #usedEvent: number
+  readonly #availEvent: number
+  readonly #pool: Chain[]
+  /** By head: 1 while its token is out. */
+  readonly #out: Uint8Array
+  /** By head: when its token was taken, so that a save lists them in order. */
+  readonly #takenAt: Float64Array
+  #outCount: number
+  #retake: number[]
+  /** Next available entry to take, and the published index as last seen. */
+  #next: number
+  #seen: number
+  /** Next used entry to write, and the index as last published. */
+  #filled: number
+  #published: number
+  #quiet: boolean
+  #taken: number
+  #broken: boolean
+
+  private constructor(setup: SplitRingSetup, descriptors: Window, available: Window, used: Window) {
+    const { size } = setup.place
+    this.#dma = setup.dma
+    this.#queue = setup.queue
+    this.#size = size
+    this.#place = setup.place
+    this.#indirect = setup.indirect
+    this.#eventIdx = setup.eventIdx
+    this.#listener = setup.listener
+    this.#descriptors = descriptors
+    this.#available = available
+    this.#used = used
+    this.#table = new Cursor()
+    this.#usedEvent = usedEventBase(size)
+    this.#availEvent = availEventBase(size)
+    this.#pool = []
+    this.#out = new Uint8Array(size)
+    this.#takenAt = new Float64Array(size)
+    this.#outCount = 0
+    this.#retake = [...setup.retake]
+    this.#next = setup.position.available
+    this.#seen = setup.position.available
+    this.#filled = setup.position.used
+    this.#published = setup.position.used
+    this.#quiet = false
+    this.#taken = 0
+    this.#broken = false
+  }
+
+  /** Checks the areas and starts; a refusal says which rule the driver broke. */
+  static start(setup: SplitRingSetup): SplitRing | Violation {
+    const invalid = placeInvalid(setup)
+    if (invalid !== null) return invalid
+    const { dma, place } = setup
+    const descriptors = dma.window(gpa(place.descriptors), descTableBytes(place.size), DESC_ALIGN)
+    const available = dma.window(gpa(place.driver), availRingBytes(place.size), AVAIL_ALIGN)
+    const used = dma.window(gpa(place.device), usedRingBytes(place.size), USED_ALIGN)
+    if (descriptors === null || available === null || used === null) {
+      throw new Error('ring areas were checked and cannot be had')
+    }
+    return new SplitRing(setup, descriptors, available, used)
+  }
+
+  get inFlight(): number {
+    return this.#outCount
+  }
+
+  get broken(): boolean {
+    return this.#broken
+  }
+
+  get size(): number {
+    return this.#size
+  }
+
+  position(): RingPosition {
+    return { available: this.#next, used: this.#filled }
+  }
+
+  /** Heads whose tokens are out, oldest first. */
+  headsOut(): number[] {
+    const out: number[] = []
+    for (let head = 0; head < this.#size; head++) if (this.#out[head] === 1) out.push(head)
+    const takenAt = (head: number) => this.#takenAt[head] ?? 0
+    // What was taken again but not yet walked is older than anything taken since.
+    return [...out.sort((a, b) => takenAt(a) - takenAt(b)), ...this.#retake]
+  }
+
+  next(): Chain | null {
+    // Malformed chains are passed over, but no more of them in one call than a ring holds.
+    for (let left = this.#size; left > 0; left--) {
+      if ((this.#next === this.#seen || this.#retake.length > 0) && !this.#look()) return null
+      const head = this.#takeHead()
+      if (!(head < this.#size) || this.#out[head] === 1) return this.#distrust(head)
+      const chain = this.#pool.pop() ?? new Chain()
+      chain.head = head
+      this.#out[head] = 1
+      if (this.#walk(chain)) {
+        const id = this.#taken + 1
+        this.#taken = id
+        this.#takenAt[head] = id
+        this.#outCount++
+        chain.id = id
+        chain.live = true
+        return chain
+      }
+      this.#use(head, 0)
+      this.#pool.push(chain)
+    }
+    return null
+  }
+
+  complete(chain: Chain, writtenBytes: number): void {
+    this.#spend(chain)
+    this.#use(chain.head, writtenBytes)
+    if (this.#dma.log !== null) this.#logWritten(chain, writtenBytes)
+    this.#pool.push(chain)
+  }
+
+  abandon(chain: Chain): void {
+    this.#spend(chain)
+    this.#out[chain.head] = 0
+    this.#pool.push(chain)
+  }
+
+  publish(): boolean {
+    const before = this.#published
+    const now = this.#filled
+    if (now === before) return false
+    this.#published = now
+    this.#used.storeIndex(USED_IDX, now)
+    if (this.#dma.log !== null) this.#dma.wrote(gpa(this.#place.device), VirtqUsed.$size)
+    if (!this.#eventIdx) return (this.#available.loadIndex(AVAIL_FLAGS) & NO_INTERRUPT) === 0
+    return needEvent(this.#available.loadIndex(EVENT, this.#usedEvent), now, before)
+  }
+
+  rearm(): boolean {
+    if (this.#broken) return false
+    this.#quiet = false
+    if (this.#eventIdx) {
+      this.#used.storeIndex(EVENT, this.#next, this.#availEvent)
+      if (this.#dma.log !== null)
+        this.#dma.wrote(gpa(this.#place.device + this.#availEvent), VirtqEvent.$size)
+    } else {
+      this.#used.storeIndex(USED_FLAGS, 0)
+      this.#dma.wrote(gpa(this.#place.device), VirtqUsed.$size)
+    }
+    return this.#retake.length > 0 || this.#available.loadIndex(AVAIL_IDX) !== this.#next
+  }
+
+  /** Looks whether there is more to take. False: nothing new, or nothing that can be trusted. */
+  #look(): boolean {
+    if (this.#broken) return false
+    if (this.#retake.length > 0) return true
+    const seen = this.#available.loadIndex(AVAIL_IDX)
+    const ahead = (seen - this.#next) & 0xffff
+    if (ahead === 0) return false
+    if (!(ahead <= this.#size)) {
+      this.#broken = true
+      return this.#refuse('split.available-leap', this.#place.driver + AVAIL_IDX, ahead, this.#size)
+    }
+    this.#seen = seen
+    if (!this.#quiet && !this.#eventIdx) {
+      this.#quiet = true
+      this.#used.storeIndex(USED_FLAGS, NO_NOTIFY)
+      this.#dma.wrote(gpa(this.#place.device), VirtqUsed.$size)
+    }
+    return true
+  }
+
+  /** The next head to walk, unchecked. */
+  #takeHead(): number {
+    const retaken = this.#retake.length > 0 ? this.#retake.shift() : undefined
+    if (retaken !== undefined) return retaken
+    const next = this.#next
+    this.#next = (next + 1) & 0xffff
+    return this.#available.le16(AVAIL_RING, (next & (this.#size - 1)) * 2)
+  }
+
+  /** A head that names no chain: there is no token to give back, so the ring waits for a reset. */
+  #distrust(head: number): null {
+    this.#broken = true
+    this.#seen = this.#next
+    this.#retake = []
+    if (head < this.#size) this.#refuse('split.head-in-flight', this.#place.driver, head, 0)
+    else this.#refuse('split.head-range', this.#place.driver, head, this.#size - 1)
+    return null
+  }
+
+  /**
+   * Reads a chain into `chain`. False: malformed and reported.
+   *
+   * One function with locals, because an address handed to a call that is not inlined is boxed: that alone
+   * costs more than the walk. What is refused leaves through small functions.
+   */
+  #walk(chain: Chain): boolean {
+    const { addresses, lengths } = chain
+    const size = this.#size
+    let table = this.#descriptors
+    let tableBase = 0
+    let limit = size
+    let indirect = false
+    let index = chain.head
+    let count = 0
+    let readableCount = 0
+    let readableBytes = 0
+    let writableBytes = 0
+    // One budget for the whole request. It counts buffers, so a table of exactly a queue size fits.
+    for (let budget = size; ; ) {
+      const base = tableBase + index * DESC_BYTES
+      const addr = table.le64(DESC_ADDR, base)
+      const len = table.le32(DESC_LEN, base)
+      const flags = table.le16(DESC_FLAGS, base)
+      if ((flags & INDIRECT) !== 0) {
+        if (!this.#enter(indirect, addr, len, flags)) return false
+        table = this.#table.window
+        tableBase = this.#table.base
+        limit = len / DESC_BYTES
+        index = 0
+        indirect = true
+        continue
+      }
+      if (budget-- === 0) return this.#refuse('split.chain-length', chain.head, size + 1, size)
+      // An empty buffer is legal and carries nothing.
+      if (len > 0) {
+        if (!this.#dma.reaches(gpa(addr), len))
+          return this.#refuse('split.buffer-backed', addr, len, this.#dma.memory.end)
+        if ((flags & WRITE) !== 0) writableBytes += len
+        else if (writableBytes > 0) return this.#refuse('split.readable-after-writable', addr, flags, WRITE)
+        else {
+          readableBytes += len
+          readableCount++
+        }
+        addresses[count] = addr
+        lengths[count] = len
+        count++
+      }
+      if ((flags & NEXT) === 0) break
+      index = table.le16(DESC_NEXT, base)
+      if (!(index < limit)) return this.#refuse('split.next-range', chain.head, index, limit - 1)
+    }
+    if (!(readableBytes + writableBytes <= CHAIN_BYTES_MAX)) {
+      return this.#refuse('split.chain-bytes', chain.head, readableBytes + writableBytes, CHAIN_BYTES_MAX)
+    }
+    chain.count = count
+    chain.readableCount = readableCount
+    chain.readableBytes = readableBytes
+    chain.writableBytes = writableBytes
+    return true
+  }
+
+  /** Checks an indirect descriptor and points the table window at what it names. */
+  #enter(nested: boolean, at: number, len: number, flags: number): boolean {
+    if (!this.#indirect) return this.#refuse('split.indirect-not-negotiated', at, flags, 0)
+    if (nested) return this.#refuse('split.indirect-nested', at, flags, 0)
+    if ((flags & NEXT) !== 0) return this.#refuse('split.indirect-with-next', at, flags, INDIRECT)
+    if (len === 0 || len % DESC_BYTES !== 0 || !(len / DESC_BYTES <= this.#size)) {
+      return this.#refuse('split.indirect-length', at, len, this.#size * DESC_BYTES)
+    }
+    if (!this.#dma.point(this.#table, gpa(at), len)) {
+      return this.#refuse('split.indirect-backed', at, len, this.#dma.memory.end)
+    }
+    return true
+  }
+
+  #use(head: number, writtenBytes: number): void {
+    const base = (this.#filled & (this.#size - 1)) * ELEM_BYTES + USED_RING
+    this.#used.putLe32(ELEM_ID, head, base)
+    this.#used.putLe32(ELEM_LEN, writtenBytes, base)
+    if (this.#dma.log !== null) this.#dma.wrote(gpa(this.#place.device + base), ELEM_BYTES)
+    this.#filled = (this.#filled + 1) & 0xffff
+    this.#out[head] = 0
+  }
+
+  #spend(chain: Chain): void {
+    if (!chain.live) throw new Error(`queue ${this.#queue}: the token of head ${chain.head} was spent before`)
+    chain.live = false
+    this.#outCount--
+  }
+
+  #logWritten(chain: Chain, writtenBytes: number): void {
+    let left = writtenBytes
+    for (let i = chain.readableCount; i < chain.count && left > 0; i++) {
+      const here = Math.min(left, chain.lengths[i] ?? 0)
+      this.#dma.wrote(gpa(chain.addresses[i] ?? 0), here)
+      left -= here
+    }
+  }
+
+  #refuse(rule: RequirementId, at: number, seen: number, expected: number): false {
+    this.#listener.violated({ rule, side: 'driver', queue: this.#queue, at, seen, expected })
+    return false
+  }
+}
