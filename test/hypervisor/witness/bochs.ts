@@ -66,7 +66,7 @@ display_library: term
 memory: guest=64, host=64
 romimage: file=${BIOS}
 vgaromimage: file=${VGA_BIOS}
-cpu: model=corei7_haswell_4770, count=1, ips=50000000, reset_on_triple_fault=0
+cpu: model=corei7_haswell_4770, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=0
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=disk, path=disk, mode=flat, cylinders=${CYLINDERS}, heads=${HEADS}, spt=${SECTORS_PER_TRACK}
 boot: disk

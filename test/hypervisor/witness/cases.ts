@@ -17,13 +17,19 @@
  *   `vmlaunch-after-mov-ss`: VMLAUNCH as the instruction right after a MOV SS of the host;
  * - or `execute` instead: a VMX instruction in root operation, whose outcome has only `vmfail`.
  *
+ * Sections name the editions of SDM vol. 3 in which chapter 27 is "VM Entries".
+ *
  * All address translations are dropped (INVEPT and INVVPID of all contexts) before each entry.
  */
 import { CONTROL_CASES } from './control-cases.ts'
 import { EPT_CASES } from './ept-cases.ts'
 import { EXIT_CASES } from './exit-cases.ts'
 import type { FieldName } from './fields.ts'
+import { GUEST_CASES } from './guest-cases.ts'
+import { HOST_CASES } from './host-cases.ts'
+import { LAUNCH_CASES } from './launch-cases.ts'
 import type { ProgramName } from './programs.ts'
+import { SEGMENT_CASES } from './segment-cases.ts'
 
 export type Register =
   | 'rax'
@@ -87,7 +93,6 @@ export type Execute =
   | { readonly instruction: 'vmwrite'; readonly encoding: number; readonly value: bigint }
   /** `descriptor` is the low 64 bits of the memory operand; the high ones are zero. */
   | { readonly instruction: 'invept' | 'invvpid'; readonly type: number; readonly descriptor: bigint }
-  | { readonly instruction: 'vmcall' }
 
 export interface Step {
   readonly advance?: boolean
@@ -106,4 +111,12 @@ export interface WitnessCase {
   readonly steps: readonly Step[]
 }
 
-export const CASES: readonly WitnessCase[] = [...CONTROL_CASES, ...EXIT_CASES, ...EPT_CASES]
+export const CASES: readonly WitnessCase[] = [
+  ...CONTROL_CASES,
+  ...HOST_CASES,
+  ...GUEST_CASES,
+  ...SEGMENT_CASES,
+  ...LAUNCH_CASES,
+  ...EXIT_CASES,
+  ...EPT_CASES,
+]

@@ -243,7 +243,7 @@ order_execute:
   mov [operand], rcx
   jmp [execute_table + rbx * 8]
 execute_table:
-  dq .vmptrld, .vmclear, .vmxon, .vmread, .vmwrite, .invept, .invvpid, .vmcall
+  dq .vmptrld, .vmclear, .vmxon, .vmread, .vmwrite, .invept, .invvpid
 .vmptrld:
   vmptrld [operand]
   jmp .done
@@ -267,8 +267,6 @@ execute_table:
   mov [operand], rdx
   invvpid rcx, [operand]
   jmp .done
-.vmcall:
-  vmcall
 .done:
   call report_failure
   jmp next

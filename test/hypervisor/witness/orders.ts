@@ -31,7 +31,6 @@ const EXECUTE = {
   vmwrite: 4,
   invept: 5,
   invvpid: 6,
-  vmcall: 7,
 } as const
 
 /** The general registers as the instruction set numbers them. */
@@ -169,8 +168,6 @@ function executeOrder(execute: Execute): string {
     case 'invept':
     case 'invvpid':
       return order('execute', number, execute.type, execute.descriptor)
-    case 'vmcall':
-      return order('execute', number)
   }
 }
 

@@ -21,7 +21,8 @@ describe('the recorded witness', () => {
 })
 
 describe('Bochs answers today as it was recorded', () => {
-  it.runIf(missing !== null)('is present where it is required', ({ skip }) => {
+  it('is present, or its absence is said', ({ skip }) => {
+    if (missing === null) return
     if (required) expect.fail(`${missing} is missing and PARAVANE_REQUIRE_PEERS is 1`)
     console.warn(`witness: Bochs is not asked, ${missing} is missing`)
     skip(`${missing} is missing`)
