@@ -201,4 +201,10 @@ export interface DiskWrapperKind extends KindFacts {
   open(options: DiskOptions, platform: HostPlatform, over: DiskBackend): Promise<Opened<DiskBackend>>
 }
 
-export type DiskKind = DiskSourceKind | DiskWrapperKind
+/** The registry's line for kinds that users bring: what it opens is known once it is loaded. */
+export interface DiskModuleKind extends KindFacts {
+  readonly role: 'module'
+  load(options: DiskOptions): Promise<Opened<DiskSourceKind | DiskWrapperKind>>
+}
+
+export type DiskKind = DiskSourceKind | DiskWrapperKind | DiskModuleKind
