@@ -42,6 +42,11 @@ export const BlkRequest = struct('virtio_blk_req', 'VIRTIO 1.2 section 5.2.6', 1
   sector: le64('first 512-byte sector'),
 })
 
+/** The last writable byte of a request. */
+export const BlkStatusByte = struct('virtio_blk_status', 'VIRTIO 1.2 section 5.2.6', 1, {
+  status: u8('how it went', { names: BlkStatus }),
+})
+
 export const BlkSegmentFlag = { UNMAP: 1 } as const
 
 /** One range of a discard, write zeroes or secure erase. */

@@ -1,0 +1,7 @@
+export * from './virtio/blk.ts'
+export * from './virtio/blk-command.ts'
+export * from './virtio/blk-geometry.ts'
+export * from './virtio/mmio.ts'
+export * from './virtio/segments.ts'
+export * from './virtio/split-ring.ts'
+export * from './virtio/transport.ts'

@@ -1,0 +1,293 @@
+import type { Gpa } from '../../protocol/memory.ts'
+import { gpa } from '../../protocol/memory.ts'
+import type { GuestPlatform } from '../../protocol/platform.ts'
+import type { RequirementId } from '../../protocol/requirement.ts'
+import type { FeatureSet } from '../../protocol/version.ts'
+import { hasFeature, missingPrerequisite } from '../../protocol/version.ts'
+import type { Violation } from '../../protocol/violation.ts'
+import { BlkFeature, BlkRequest, BlkStatus, BlkStatusByte } from '../../protocol/virtio/blk.ts'
+import { CommonFeature } from '../../protocol/virtio/features.ts'
+import { DeviceId, Status } from '../../protocol/virtio/status.ts'
+import type { Window } from '../../protocol/window.ts'
+import type { BlkCommand, BlkEnd } from './blk-command.ts'
+import type { BlkGeometry } from './blk-geometry.ts'
+import { readGeometry } from './blk-geometry.ts'
+import { Segments } from './segments.ts'
+import { DriverRing } from './split-ring.ts'
+import type { DriverTransport } from './transport.ts'
+
+/** A header, a status byte and room for nothing else, each slot on its own 32 bytes. */
+const SLOT_BYTES = 32
+const STATUS_AT = BlkRequest.$size
+/** No device writes this; the slot's status byte holds it until one does. */
+const NO_STATUS = 0xff
+const GONE: BlkEnd = { kind: 'gone' }
+/** Virtual time a device has to finish a reset, and how often the driver looks. */
+const RESET_POLL_US = 100
+const RESET_POLLS = 50_000
+
+export interface BlkDriverSetup {
+  readonly platform: GuestPlatform
+  readonly transport: DriverTransport
+  /** The interrupt line of the device. */
+  readonly line: number
+  /** What this driver knows; it accepts what of it is offered. */
+  readonly features: FeatureSet
+  /** Largest queue it wants. */
+  readonly queueSize: number
+  readonly violated: (violation: Violation) => void
+}
+
+export type BlkDriverState =
+  | { readonly kind: 'stopped' }
+  | { readonly kind: 'starting' }
+  | { readonly kind: 'ready'; readonly features: FeatureSet; readonly geometry: BlkGeometry }
+  | { readonly kind: 'failed'; readonly why: string }
+
+interface Slot {
+  readonly base: number
+  command: BlkCommand | null
+}
+
+/**
+ * A block driver with no operating system above it: negotiates, fills the ring, reaps. What the bench runs
+ * until a Windows guest brings its own miniport, and what meets other people's devices.
+ *
+ * The device is not trusted: nothing it writes is believed beyond the ring's checks, and every wait ends.
+ */
+export class BlkDriver {
+  readonly #setup: BlkDriverSetup
+  readonly #all: Segments
+  #ring: DriverRing<Slot> | null
+  #slots: Slot[]
+  #window: Window | null
+  #slotsAt: Gpa
+  #state: BlkDriverState
+
+  constructor(setup: BlkDriverSetup) {
+    this.#setup = setup
+    this.#all = new Segments()
+    this.#ring = null
+    this.#slots = []
+    this.#window = null
+    this.#slotsAt = gpa(0)
+    this.#state = { kind: 'stopped' }
+    setup.platform.connect(setup.line, () => this.interrupt())
+  }
+
+  get state(): BlkDriverState {
+    return this.#state
+  }
+
+  get outstanding(): number {
+    return this.#ring?.outstanding ?? 0
+  }
+
+  /** Resets and initializes, VIRTIO 1.2 section 3.1.1; `started` hears the state, `ready` or `failed`. */
+  start(started: (state: BlkDriverState) => void): void {
+    this.#state = { kind: 'starting' }
+    if (this.#setup.transport.identify() !== DeviceId.BLOCK) {
+      this.#fail('no block device answers', 'mmio.identity', started)
+      return
+    }
+    this.#resetDevice((reset) => {
+      if (reset) this.#initialize(started)
+      else this.#fail('the device does not finish its reset', 'device.reset-answer', started)
+    })
+  }
+
+  /**
+   * Resets the device. Commands that are out end as `gone`, once the device cannot touch their memory any
+   * more; `stopped` hears whether it got there.
+   */
+  stop(stopped: (clean: boolean) => void): void {
+    this.#resetDevice((reset) => {
+      // Memory still on loan is never given back: a device that does not reset keeps it.
+      if (reset) this.#abandonAll()
+      this.#state = reset
+        ? { kind: 'stopped' }
+        : { kind: 'failed', why: 'the device does not finish its reset' }
+      stopped(reset)
+    })
+  }
+
+  /** Takes a command; false when the queue is full. Call `kick` after the last of a batch. */
+  submit(command: BlkCommand): boolean {
+    const ring = this.#ring
+    const window = this.#window
+    if (this.#state.kind !== 'ready' || ring === null || window === null) return false
+    const slot = this.#slots.pop()
+    if (slot === undefined) return false
+    const { base } = slot
+    window.putLe32(BlkRequest.type, command.type, base)
+    window.putLe32(BlkRequest.reserved, 0, base)
+    window.putLe64(BlkRequest.sector, command.sector, base)
+    window.putU8(BlkStatusByte.status, NO_STATUS, base + STATUS_AT)
+    this.#gather(command.data, base)
+    if (!ring.post(this.#all, slot)) {
+      this.#slots.push(slot)
+      return false
+    }
+    slot.command = command
+    return true
+  }
+
+  /** Shows the device what was submitted, and rings when it wants to hear. */
+  kick(): void {
+    if (this.#ring?.publish() === true) this.#setup.transport.notify(0)
+  }
+
+  /** The service routine. */
+  interrupt(): void {
+    const { used, config } = this.#setup.transport.takeInterrupt()
+    if (config) this.#configChanged()
+    if (used) this.#reap()
+  }
+
+  #reap(): void {
+    const ring = this.#ring
+    const window = this.#window
+    if (ring === null || window === null) return
+    do {
+      for (let back = ring.reap(); back !== null; back = ring.reap()) {
+        const slot = back.owner
+        const { writtenBytes } = back
+        const command = slot.command
+        const status = window.u8(BlkStatusByte.status, slot.base + STATUS_AT)
+        slot.command = null
+        this.#slots.push(slot)
+        if (command === null) continue
+        if (!(status <= BlkStatus.UNSUPP)) this.#violated('block.status-value', status, BlkStatus.UNSUPP)
+        command.ended({ kind: 'status', status: Math.min(status, NO_STATUS) }, writtenBytes)
+      }
+    } while (ring.rearm())
+    if (ring.broken) this.#broke()
+  }
+
+  #gather(data: Segments, base: number): void {
+    const all = this.#all
+    all.clear()
+    all.readable(gpa(this.#slotsAt + base), BlkRequest.$size)
+    for (let i = 0; i < data.count; i++) {
+      const at = gpa(data.addresses[i] as number)
+      const length = data.lengths[i] as number
+      if (i < data.readableCount) all.readable(at, length)
+      else all.writable(at, length)
+    }
+    all.writable(gpa(this.#slotsAt + base + STATUS_AT), 1)
+  }
+
+  #initialize(started: (state: BlkDriverState) => void): void {
+    const { transport } = this.#setup
+    transport.setStatus(Status.ACKNOWLEDGE)
+    transport.setStatus(Status.ACKNOWLEDGE | Status.DRIVER)
+    const offered = transport.offered()
+    if (!hasFeature(offered, CommonFeature.VERSION_1.bit)) {
+      this.#fail('the device is a legacy one', 'device.version-1', started)
+      return
+    }
+    const features = offered & (this.#setup.features | (1n << BigInt(CommonFeature.VERSION_1.bit)))
+    if (missingPrerequisite(offered, BlkFeature) !== null) {
+      this.#violated('device.features-prerequisite', 0, 0)
+    }
+    transport.accept(features)
+    transport.setStatus(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK)
+    if ((transport.status() & Status.FEATURES_OK) === 0) {
+      this.#fail('the device refuses a subset of what it offers', 'device.features-refused', started)
+      return
+    }
+    const geometry = readGeometry(transport, features)
+    if (geometry === null) {
+      this.#fail('the configuration is not usable', 'block.capacity', started)
+      return
+    }
+    const size = queueSize(transport.queueSizeMax(0), this.#setup.queueSize)
+    if (size === 0) {
+      this.#fail('the device has no request queue', 'mmio.queue-absent', started)
+      return
+    }
+    this.#makeRing(size, features, geometry)
+    transport.setStatus(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK | Status.DRIVER_OK)
+    this.#state = { kind: 'ready', features, geometry }
+    started(this.#state)
+  }
+
+  #makeRing(size: number, features: FeatureSet, geometry: BlkGeometry): void {
+    const { platform, transport, violated } = this.#setup
+    const indirect = hasFeature(features, CommonFeature.INDIRECT_DESC.bit)
+    const ring = new DriverRing<Slot>({
+      platform,
+      queue: 0,
+      size,
+      indirectSegments: indirect ? Math.min(size, geometry.segmentsMax + 2) : 0,
+      eventIdx: hasFeature(features, CommonFeature.EVENT_IDX.bit),
+      violated,
+    })
+    this.#slotsAt = platform.allocate(size * SLOT_BYTES, SLOT_BYTES)
+    this.#window = platform.memory.window(this.#slotsAt, size * SLOT_BYTES, SLOT_BYTES)
+    this.#slots = Array.from({ length: size }, (_, i) => ({ base: i * SLOT_BYTES, command: null }))
+    this.#ring = ring
+    transport.startQueue(0, ring.place)
+  }
+
+  #configChanged(): void {
+    if (this.#state.kind !== 'ready') return
+    const { transport } = this.#setup
+    if ((transport.status() & Status.DEVICE_NEEDS_RESET) !== 0) {
+      this.#broke()
+      return
+    }
+    const geometry = readGeometry(transport, this.#state.features)
+    if (geometry === null) this.#broke()
+    else this.#state = { ...this.#state, geometry }
+  }
+
+  /** The device cannot go on, or cannot be believed: reset it, and end what was out. */
+  #broke(): void {
+    if (this.#state.kind !== 'ready') return
+    this.#state = { kind: 'failed', why: 'the device needs a reset' }
+    this.#resetDevice((reset) => {
+      if (reset) this.#abandonAll()
+    })
+  }
+
+  #abandonAll(): void {
+    const owners = this.#ring?.drain() ?? []
+    this.#ring = null
+    for (const slot of owners) {
+      const { command } = slot
+      slot.command = null
+      command?.ended(GONE, 0)
+    }
+  }
+
+  /** Writes 0 to status and waits, in virtual time and not for ever, until it reads 0. */
+  #resetDevice(finished: (reset: boolean) => void): void {
+    const { transport, platform } = this.#setup
+    transport.setStatus(0)
+    let left = RESET_POLLS
+    const poll = () => {
+      if (transport.status() === 0) finished(true)
+      else if (left-- === 0) finished(false)
+      else platform.clock.after(RESET_POLL_US, poll)
+    }
+    poll()
+  }
+
+  #fail(why: string, rule: RequirementId, started: (state: BlkDriverState) => void): void {
+    this.#violated(rule, 0, 0)
+    this.#setup.transport.setStatus(Status.FAILED)
+    this.#state = { kind: 'failed', why }
+    started(this.#state)
+  }
+
+  #violated(rule: RequirementId, seen: number, expected: number): void {
+    this.#setup.violated({ rule, side: 'device', queue: null, at: null, seen, expected })
+  }
+}
+
+/** The largest power of two both ends can do; 0 when the device has no such queue. */
+function queueSize(offeredMax: number, wanted: number): number {
+  const most = Math.min(offeredMax, wanted)
+  return most >= 1 ? 2 ** Math.floor(Math.log2(most)) : 0
+}

@@ -1,0 +1,320 @@
+import type { DmaSpace } from '../../protocol/dma.ts'
+import { gpa } from '../../protocol/memory.ts'
+import type { AccessWidth, HostPlatform, Plain } from '../../protocol/platform.ts'
+import type { FeatureSet } from '../../protocol/version.ts'
+import { hasFeature } from '../../protocol/version.ts'
+import type { Violation } from '../../protocol/violation.ts'
+import { BlkConfig, BlkFeature, BlkStatusByte } from '../../protocol/virtio/blk.ts'
+import type { VirtioVersion } from '../../protocol/virtio/features.ts'
+import { CommonFeature } from '../../protocol/virtio/features.ts'
+import type { QueuePlace } from '../../protocol/virtio/ring.ts'
+import { DeviceId } from '../../protocol/virtio/status.ts'
+import { Cursor } from '../../protocol/window.ts'
+import type { DiskBackend } from '../disk/backend.ts'
+import type { BlkLimits } from './blk-config.ts'
+import { BLK_LIMITS, blkConfigBytes, blkOffer } from './blk-config.ts'
+import type { BlkAnswers, BlkTicket } from './blk-io.ts'
+import { BlkIo, blkStatus, RangeBatch } from './blk-io.ts'
+import type { BlkPlan } from './blk-request.ts'
+import { BlkParser } from './blk-request.ts'
+import type { Chain } from './chain.ts'
+import type { DeviceSignals, QueueState, VirtioDevice } from './device.ts'
+import { fillPayload } from './payload.ts'
+import type { ChainServer } from './queue.ts'
+import { DeviceQueue } from './queue.ts'
+
+export interface BlkDeviceSetup {
+  readonly platform: HostPlatform
+  readonly dma: DmaSpace
+  readonly backend: DiskBackend
+  readonly version: VirtioVersion
+  readonly limits?: Partial<BlkLimits>
+}
+
+/** Counts of what was asked, by request type, for reports. */
+export type BlkCounts = ReadonlyMap<number, number>
+
+/**
+ * The block device model, VIRTIO 1.3 section 5.2: chains in, disk requests out.
+ *
+ * Its transport is behind `DeviceSignals`, its disk behind `DiskBackend`; neither is known here by name.
+ */
+export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
+  readonly deviceId = DeviceId.BLOCK
+  readonly featureTable = BlkFeature
+  readonly queueSizes: readonly number[]
+  readonly offered: FeatureSet
+  readonly #platform: HostPlatform
+  readonly #dma: DmaSpace
+  readonly #backend: DiskBackend
+  readonly #limits: BlkLimits
+  readonly #queues: readonly DeviceQueue[]
+  readonly #parser: BlkParser
+  readonly #status: Cursor
+  readonly #counts: Map<number, number>
+  /** Disk requests that were not answered at once. */
+  readonly #kept: Set<BlkIo>
+  #signals: DeviceSignals | null
+  #config: Uint8Array<ArrayBuffer>
+  #features: FeatureSet
+  #writeback: boolean
+  #resetDone: (() => void) | null
+  configGeneration: number
+
+  constructor(setup: BlkDeviceSetup) {
+    this.#platform = setup.platform
+    this.#dma = setup.dma
+    this.#backend = setup.backend
+    this.#limits = { ...BLK_LIMITS, ...setup.limits }
+    this.offered = blkOffer(setup.backend.facts, this.#limits, setup.version)
+    this.queueSizes = Array.from({ length: this.#limits.queues }, () => this.#limits.queueSize)
+    this.#queues = this.queueSizes.map(
+      (size, index) => new DeviceQueue(index, size, setup.platform, setup.dma, this),
+    )
+    this.#parser = new BlkParser(setup.dma)
+    this.#status = new Cursor()
+    this.#counts = new Map()
+    this.#kept = new Set()
+    this.#signals = null
+    this.#features = 0n
+    this.#writeback = true
+    this.#resetDone = null
+    this.configGeneration = 0
+    this.#config = this.#makeConfig()
+    setup.backend.watch(() => this.#factsChanged())
+  }
+
+  /** Requests seen since the device was made, by type. */
+  get counts(): BlkCounts {
+    return this.#counts
+  }
+
+  attach(signals: DeviceSignals): void {
+    this.#signals = signals
+    for (const queue of this.#queues) queue.attach(signals)
+  }
+
+  accept(features: FeatureSet): void {
+    this.#features = features
+  }
+
+  readConfig(offset: number, width: AccessWidth): number {
+    let value = 0
+    for (let i = width - 1; i >= 0; i--) value = value * 256 + (this.#config[offset + i] ?? 0)
+    return value
+  }
+
+  writeConfig(offset: number, width: AccessWidth, value: number): void {
+    const writable = hasFeature(this.#features, BlkFeature.CONFIG_WCE.bit)
+    if (!writable || offset !== BlkConfig.writeback || width !== 1 || !(value <= 1)) {
+      this.#violated('mmio.config-read-only', offset, value, 0)
+      return
+    }
+    this.#writeback = value === 1
+    this.#config = this.#makeConfig()
+  }
+
+  start(queue: number, place: QueuePlace, from: QueueState): Violation | null {
+    return this.#queue(queue).start(place, from, {
+      indirect: hasFeature(this.#features, CommonFeature.INDIRECT_DESC.bit),
+      eventIdx: hasFeature(this.#features, CommonFeature.EVENT_IDX.bit),
+    })
+  }
+
+  kick(queue: number): void {
+    this.#queue(queue).kick()
+  }
+
+  stop(queue: number, stopped: (state: QueueState) => void): void {
+    this.#queue(queue).stop(stopped)
+  }
+
+  reset(done: () => void): void {
+    if (this.#resetDone !== null) throw new Error('a reset is under way')
+    this.#resetDone = done
+    for (const queue of this.#queues) queue.halt()
+    const privately = this.#backend.facts.privateLoans
+    for (const io of [...this.#kept]) {
+      if (privately) this.#abandon(io)
+      else io.cancel()
+    }
+    this.#settleReset()
+  }
+
+  queueState(queue: number): QueueState | null {
+    return this.#queue(queue).state()
+  }
+
+  save(): Plain {
+    return { writeback: this.#writeback, generation: this.configGeneration }
+  }
+
+  load(state: Plain): string | null {
+    if (typeof state !== 'object' || state === null || Array.isArray(state)) return 'not an object'
+    const { writeback, generation } = state as { [name: string]: Plain | undefined }
+    if (typeof writeback !== 'boolean') return 'writeback is not a boolean'
+    if (typeof generation !== 'number' || !(generation >= 0 && generation <= 0xffff_ffff)) {
+      return 'generation is not 32 bits'
+    }
+    this.#writeback = writeback
+    this.configGeneration = generation
+    this.#config = this.#makeConfig()
+    return null
+  }
+
+  serve(queue: DeviceQueue, chain: Chain): void {
+    if (chain.writableBytes === 0) {
+      // Nowhere to put a status: the buffer goes back unused.
+      this.#violated('block.status-absent', chain.head, 0, 1)
+      queue.complete(chain, 0)
+      return
+    }
+    const { facts } = this.#backend
+    const plan = this.#parser.parse(chain, { facts, limits: this.#limits, features: this.#features })
+    const { type } = this.#parser
+    this.#counts.set(type, (this.#counts.get(type) ?? 0) + 1)
+    if (this.#platform.trace.on) this.#traceRequest(chain)
+    const last = chain.count - 1
+    const ticket: BlkTicket = {
+      queue,
+      chain,
+      statusAt: (chain.addresses[last] as number) + (chain.lengths[last] as number) - 1,
+      dataInBytes: chain.writableBytes - 1,
+    }
+    this.#carryOut(plan, ticket)
+  }
+
+  keep(io: BlkIo): void {
+    io.kept = true
+    this.#kept.add(io)
+  }
+
+  answered(io: BlkIo, status: number, writtenBytes: number): void {
+    if (io.kept) this.#kept.delete(io)
+    if (io.abandoned) return
+    if (this.#resetDone !== null) {
+      // The loan ended; the driver was told to expect no answer, and gets none.
+      io.queue.abandon(io.chain)
+      this.#settleReset()
+      return
+    }
+    this.#give(io, status, writtenBytes)
+  }
+
+  #carryOut(plan: BlkPlan, ticket: BlkTicket): void {
+    switch (plan.kind) {
+      case 'transfer': {
+        const flushAfter = plan.op === 'write' && this.#writesThrough() ? this.#backend : null
+        new BlkIo(this, ticket, plan.op, plan.offset, plan.lengthBytes, plan.lent, flushAfter).send(
+          this.#backend,
+        )
+        return
+      }
+      case 'flush':
+        new BlkIo(this, ticket, 'flush', 0, 0, [], null).send(this.#backend)
+        return
+      case 'ranges': {
+        const whole = new BlkIo(this, ticket, plan.op, 0, 0, [], this.#writesThrough() ? this.#backend : null)
+        const parts = new RangeBatch(whole, plan.ranges.length).send(this.#backend, plan.ranges)
+        if (!whole.settled) {
+          whole.holder = {
+            cancel() {
+              for (const part of parts) part.cancel()
+            },
+          }
+          this.keep(whole)
+        }
+        return
+      }
+      case 'reply':
+        this.#reply(ticket, plan.bytes)
+        return
+      case 'refused': {
+        if (plan.rule !== null) this.#violated(plan.rule, ticket.chain.head, plan.seen, plan.expected)
+        const status = blkStatus(plan.outcome === 'unsupported' ? 'unsupported' : 'medium-error')
+        this.#give(ticket, status, ticket.dataInBytes === 0 ? 1 : 0)
+        return
+      }
+      default:
+        plan satisfies never
+    }
+  }
+
+  #reply(ticket: BlkTicket, bytes: Uint8Array): void {
+    fillPayload(this.#dma, ticket.chain, bytes)
+    const written = bytes.length === ticket.dataInBytes ? bytes.length + 1 : bytes.length
+    this.#give(ticket, blkStatus('ok'), written)
+  }
+
+  #give(ticket: BlkTicket, status: number, writtenBytes: number): void {
+    const at = gpa(ticket.statusAt)
+    if (!this.#dma.point(this.#status, at, 1)) throw new Error('a checked buffer cannot be had')
+    this.#status.window.putU8(BlkStatusByte.status, status, this.#status.base)
+    if (this.#dma.log !== null) this.#dma.wrote(at, 1)
+    ticket.queue.complete(ticket.chain, writtenBytes)
+  }
+
+  /** Without a write-back cache the driver can control, an answered write is durable. */
+  #writesThrough(): boolean {
+    if (!this.#backend.facts.volatileCache) return false
+    return !hasFeature(this.#features, BlkFeature.FLUSH.bit) || !this.#writeback
+  }
+
+  #abandon(io: BlkIo): void {
+    io.abandoned = true
+    this.#kept.delete(io)
+    io.queue.abandon(io.chain)
+    io.cancel()
+  }
+
+  #settleReset(): void {
+    if (this.#resetDone === null || this.#kept.size > 0) return
+    for (const queue of this.#queues) queue.discard()
+    this.#features = 0n
+    this.#writeback = true
+    this.#config = this.#makeConfig()
+    const done = this.#resetDone
+    this.#resetDone = null
+    done()
+  }
+
+  #factsChanged(): void {
+    this.#config = this.#makeConfig()
+    this.configGeneration = (this.configGeneration + 1) % 0x1_0000_0000
+    if (this.#platform.trace.on) {
+      this.#platform.trace.emit({
+        name: 'config',
+        device: this.#platform.path,
+        generation: this.configGeneration,
+      })
+    }
+    this.#signals?.configChanged()
+  }
+
+  #makeConfig(): Uint8Array<ArrayBuffer> {
+    return blkConfigBytes(this.#backend.facts, this.#limits, this.offered, this.#writeback)
+  }
+
+  #queue(index: number): DeviceQueue {
+    const queue = this.#queues[index]
+    if (queue === undefined) throw new Error(`block device has no queue ${index}`)
+    return queue
+  }
+
+  #violated(rule: Violation['rule'], at: number, seen: number, expected: number): void {
+    this.#signals?.violated({ rule, side: 'driver', queue: null, at, seen, expected })
+  }
+
+  #traceRequest(chain: Chain): void {
+    const { type, sector } = this.#parser
+    const bytes = chain.readableBytes + chain.writableBytes
+    this.#platform.trace.emit({
+      name: 'block',
+      device: this.#platform.path,
+      id: chain.id,
+      type,
+      sector,
+      bytes,
+    })
+  }
+}
