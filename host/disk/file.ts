@@ -83,7 +83,7 @@ export class FileDisk implements DiskBackend {
       if (only !== undefined && only.length === length && length <= CALL_BYTES) {
         done = fs.writeSync(fd, only, 0, length, io.offset)
       }
-      while (done < length) done += fs.writevSync(fd, remaining(io.lent, done), io.offset + done)
+      while (done < length) done += moved(fs.writevSync(fd, remaining(io.lent, done), io.offset + done))
       if (io.fua) fs.fdatasyncSync(fd)
     } catch (error) {
       errno = errnoOf(error)
@@ -100,7 +100,7 @@ export class FileDisk implements DiskBackend {
     try {
       while (done < length) {
         const count = Math.min(ZEROES.length, length - done)
-        done += fs.writeSync(fd, ZEROES, 0, count, io.offset + done)
+        done += moved(fs.writeSync(fd, ZEROES, 0, count, io.offset + done))
       }
       if (io.fua) fs.fdatasyncSync(fd)
     } catch (error) {
@@ -129,6 +129,12 @@ export class FileDisk implements DiskBackend {
     if (errno === '') this.#image.adopt(io.lengthBytes)
     this.#image.answer(io, 0, errno)
   }
+}
+
+/** The system always takes something of a write or says why not; asking for ever would hang the run. */
+function moved(bytes: number): number {
+  if (bytes > 0) return bytes
+  throw new Error('a write moved nothing')
 }
 
 export const FILE: DiskSourceKind = {

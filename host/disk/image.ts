@@ -3,6 +3,7 @@ import type { DiskFacts, DiskIo, DiskOptions, Opened } from './backend.ts'
 import { errnoOf, meaningOf, outcomeOf } from './errno.ts'
 import { GEOMETRY_OPTIONS, readGeometry } from './geometry.ts'
 import { OptionReader } from './option.ts'
+import { pieces } from './pieces.ts'
 import { quote } from './quote.ts'
 import { Watchers } from './watchers.ts'
 
@@ -84,7 +85,7 @@ export class Image {
       }
     }
     const readable = Math.max(done, Math.min(io.lengthBytes, this.facts.lengthBytes - io.offset))
-    if (readable > done) for (const piece of remaining(io.lent, done, readable - done)) piece.fill(0)
+    if (readable > done) for (const piece of pieces(io.lent, done, readable - done)) piece.fill(0)
     if (readable === io.lengthBytes) io.answer('ok')
     else io.answer('out-of-range', readable, io.offset + readable)
   }
@@ -133,23 +134,9 @@ export class Image {
   }
 }
 
-/** The bytes of `lent` after `done`, at most `most`, in pieces one call takes. Never an empty piece. */
-export function remaining(lent: readonly Uint8Array[], done: number, most = CALL_BYTES): Uint8Array[] {
-  const pieces: Uint8Array[] = []
-  let skip = done
-  let room = most
-  for (const view of lent) {
-    if (skip >= view.length) {
-      skip -= view.length
-      continue
-    }
-    const count = Math.min(view.length - skip, room)
-    pieces.push(view.subarray(skip, skip + count))
-    skip = 0
-    room -= count
-    if (room === 0 || pieces.length === CALL_PIECES) break
-  }
-  return pieces
+/** What one call of `fs` takes of `lent` after `done` bytes. */
+export function remaining(lent: readonly Uint8Array[], done: number): Uint8Array[] {
+  return pieces(lent, done, CALL_BYTES, CALL_PIECES)
 }
 
 /** Opens an image for reading and writing, or for reading where that is asked for or all that is allowed. */

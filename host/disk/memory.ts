@@ -37,7 +37,8 @@ export class MemoryDisk implements DiskBackend {
       lengthBytes,
       ...geometry,
       medium: true,
-      volatileCache: false,
+      // None of it outlives this process: it promises nothing.
+      volatileCache: true,
       can: { fua: true, zero: true, discard: true, erase: true, resize: true, extents: true },
       synchronous: true,
       privateLoans: true,

@@ -1,13 +1,17 @@
 import type { HostPlatform } from '../../protocol/platform.ts'
 import type { DiskBackend, DiskKind, DiskSourceKind, DiskWrapperKind, Opened } from './backend.ts'
+import { DELAY } from './delay.ts'
 import { factsInvalid } from './facts.ts'
 import { FILE } from './file.ts'
+import { FILE_ASYNC } from './file-async.ts'
 import { MEMORY } from './memory.ts'
+import { MODULE } from './module.ts'
+import { OVERLAY } from './overlay.ts'
 import { didYouMean, oneLine, quote } from './quote.ts'
 import { type DiskJson, type DiskLayer, type DiskSpec, parseSpec, specFromJson } from './spec.ts'
 
 /** Every kind of disk, a line each. Its conformance suite runs over this list. */
-export const DISK_KINDS: readonly DiskKind[] = [MEMORY, FILE]
+export const DISK_KINDS: readonly DiskKind[] = [MEMORY, FILE, FILE_ASYNC, OVERLAY, DELAY, MODULE]
 
 /** A kind by its name. */
 export function diskKind(name: string): DiskKind | undefined {
