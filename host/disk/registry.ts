@@ -1,4 +1,5 @@
 import type { HostPlatform } from '../../protocol/platform.ts'
+import { NO_TRACE } from '../../protocol/trace.ts'
 import type { DiskBackend, DiskKind, DiskSourceKind, DiskWrapperKind, Opened } from './backend.ts'
 import { DELAY } from './delay.ts'
 import { factsInvalid } from './facts.ts'
@@ -9,6 +10,7 @@ import { MODULE } from './module.ts'
 import { OVERLAY } from './overlay.ts'
 import { didYouMean, oneLine, quote } from './quote.ts'
 import { type DiskJson, type DiskLayer, type DiskSpec, parseSpec, specFromJson } from './spec.ts'
+import { TracedDisk } from './traced.ts'
 
 /** Every kind of disk, a line each. Its conformance suite runs over this list. */
 export const DISK_KINDS: readonly DiskKind[] = [MEMORY, FILE, FILE_ASYNC, OVERLAY, DELAY, MODULE]
@@ -57,13 +59,14 @@ export async function openDisk(
   const names = new Map<string, number>()
   let backend: DiskBackend | null = null
   for (const { kind, layer } of plan.value) {
-    const opened = await openLayer(kind, layer, platformOf(kind.kind, names, platform), backend)
+    const own = platformOf(kind.kind, names, platform)
+    const opened = await openLayer(kind, layer, own, backend)
     if (!opened.ok) {
       const below: DiskBackend | null = backend
       if (below !== null) await new Promise<void>((resolve) => below.close(resolve))
       return opened
     }
-    backend = opened.value
+    backend = own.trace === NO_TRACE ? opened.value : new TracedDisk(opened.value, own.trace, own.path)
   }
   if (backend === null) throw new Error('a disk spec without layers passed the checks')
   return { ok: true, value: backend }
