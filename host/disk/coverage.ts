@@ -6,27 +6,22 @@ type Slot = boolean | Node
 class Node {
   readonly slots: Slot[]
   full: number
-  empty: number
 
   constructor(all: boolean) {
     this.slots = new Array<Slot>(FANOUT).fill(all)
     this.full = all ? FANOUT : 0
-    this.empty = all ? 0 : FANOUT
   }
 
   put(index: number, slot: Slot): void {
     const before = this.slots[index]
     if (before === true) this.full -= 1
-    else if (before === false) this.empty -= 1
     if (slot === true) this.full += 1
-    else if (slot === false) this.empty += 1
     this.slots[index] = slot
   }
 
-  /** Itself, or one value when all its slots have come to it. */
+  /** Itself, or all when all its slots have come to that. */
   get settled(): Slot {
-    if (this.full === FANOUT) return true
-    return this.empty === FANOUT ? false : this
+    return this.full === FANOUT ? true : this
   }
 }
 

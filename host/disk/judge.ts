@@ -22,7 +22,8 @@ export function judge(io: DiskIo, facts: DiskFacts, gone: boolean): DiskOutcome 
   if (io.op === 'resize') return judgeNewLength(io.lengthBytes, facts.blockBytes)
   const { offset, lengthBytes } = io
   const limit = facts.lengthBytes
-  if (!(offset >= 0 && offset <= limit && lengthBytes >= 0 && lengthBytes <= limit - offset)) {
+  // An offset past the end leaves less than nothing.
+  if (!(offset >= 0 && lengthBytes >= 0 && lengthBytes <= limit - offset)) {
     return 'out-of-range'
   }
   if (!isWhole(offset, facts.blockBytes) || !isWhole(lengthBytes, facts.blockBytes)) return 'misaligned'

@@ -238,11 +238,12 @@ export const diskContentCases: readonly DiskCase[] = [
       OpenSubject.with(subject, async (open) => {
         const { block } = open
         if (!open.facts.readOnly) {
-          await open.write(block, noise(block, 11))
+          // The end first: extents come in the order of the disk, not of the writes.
+          await open.write(open.lengthBytes - block, noise(block, 13))
           await open.write(65_536 + 3 * block, noise(5 * block, 12))
+          await open.write(block, noise(block, 11))
           if (open.facts.can.discard) await open.must('discard', 65_536 + 4 * block, 2 * block)
           if (open.facts.can.zero) await open.must('zero', 8 * block, 4 * block)
-          await open.write(open.lengthBytes - block, noise(block, 13))
         }
         const asked = [
           [0, open.lengthBytes],

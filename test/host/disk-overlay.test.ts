@@ -12,11 +12,14 @@ class Below implements DiskBackend {
   readonly disk: DiskBackend
   readonly seen: DiskIo[]
   failFrom: number
+  /** Keeps requests for the test to answer, when there is such a list. */
+  held: DiskIo[] | null
 
   constructor(disk: DiskBackend) {
     this.disk = disk
     this.seen = []
     this.failFrom = Number.POSITIVE_INFINITY
+    this.held = null
   }
 
   get facts(): DiskFacts {
@@ -26,7 +29,9 @@ class Below implements DiskBackend {
   submit(io: DiskIo): void {
     this.seen.push(io)
     const end = io.offset + io.lengthBytes
-    if (end > this.failFrom) io.answer('medium-error', Math.max(0, this.failFrom - io.offset), this.failFrom)
+    if (this.held !== null) this.held.push(io)
+    else if (end > this.failFrom)
+      io.answer('medium-error', Math.max(0, this.failFrom - io.offset), this.failFrom)
     else this.disk.submit(io)
   }
 
@@ -116,6 +121,18 @@ describe('an overlay', () => {
     expect([io.outcome, io.bytesDone, io.badOffset]).toEqual(['medium-error', 2048, 2048])
   })
 
+  test('fails it there too when a later part fails before', async () => {
+    const { below, overlay, ask } = await stacked()
+    ask(overlay, 'write', 1024, 512, [noise(512, 3)])
+    below.held = []
+    const io = new TestIo('read', 0, 8192, [new Uint8Array(8192)])
+    overlay.submit(io)
+    const [first, second] = below.held
+    second?.answer('no-space', 100, 1636)
+    first?.answer('medium-error', 512, 512)
+    expect([io.outcome, io.bytesDone, io.badOffset]).toEqual(['medium-error', 512, 512])
+  })
+
   test('gives up a merged read by giving up its parts', async () => {
     const { clock, overlay, ask } = await stacked('memory:size=1M | delay:ms=5')
     ask(overlay, 'write', 1024, 512, [noise(512, 3)])
@@ -152,6 +169,15 @@ describe('an overlay', () => {
     ask(below.disk, 'write', 2 ** 20 - 512, 1024, [noise(1024, 7)])
     assertBytes(read(overlay, 2 ** 20 - 512, 1024), noise(1024, 7), 'shows from below')
     expect(heard).toEqual(['size', 'size'])
+  })
+
+  test('made shorter and longer again, it is zero there, whatever is below', async () => {
+    const { overlay, ask, read } = await stacked()
+    ask(overlay, 'resize', 0, 2 ** 19, [])
+    ask(overlay, 'resize', 0, 2 ** 20, [])
+    assertBytes(read(overlay, 2 ** 19, 4096), new Uint8Array(4096), 'grown again')
+    const { extents } = ask(overlay, 'extents', 2 ** 19, 2 ** 19, [])
+    expect(extents).toEqual([{ offset: 2 ** 19, lengthBytes: 2 ** 19, kind: 'hole' }])
   })
 
   test('keeps a length of its own once it was given one', async () => {
