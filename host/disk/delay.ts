@@ -148,7 +148,7 @@ export const DELAY: DiskWrapperKind = {
     jitter: 'up to so much more, drawn for each request, in the unit of the delay; none by default',
     op: `what waits: some of ${OPS.join(', ')} joined by +; everything by default`,
   },
-  async open(options: DiskOptions, platform: HostPlatform, over: DiskBackend): Promise<Opened<DiskBackend>> {
+  open(options: DiskOptions, platform: HostPlatform, over: DiskBackend): Promise<Opened<DiskBackend>> {
     const reader = new OptionReader('delay', options)
     const inMs = options.values.has('ms')
     if (inMs === options.values.has('us')) reader.wrong('needs one of its options ms and us, such as ms=5')
@@ -158,10 +158,8 @@ export const DELAY: DiskWrapperKind = {
     // A draw is at most 2^32.
     const jitterUs = reader.whole('jitter', 0, 0, Math.min(most, Math.floor(4_000_000_000 / unitUs))) * unitUs
     const ops = reader.several('op', OPS, OPS)
-    if (reader.error !== null) return { ok: false, error: reader.error }
-    return {
-      ok: true,
-      value: new DelayDisk(over, { delayUs, jitterUs, ops }, platform.clock, platform.random),
-    }
+    if (reader.error !== null) return Promise.resolve({ ok: false, error: reader.error })
+    const plan = { delayUs, jitterUs, ops }
+    return Promise.resolve({ ok: true, value: new DelayDisk(over, plan, platform.clock, platform.random) })
   },
 }

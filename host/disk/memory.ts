@@ -132,7 +132,7 @@ export const MEMORY: DiskSourceKind = {
     limit: 'bytes of content to hold before writes are answered no-space; none by default',
     ...GEOMETRY_OPTIONS,
   },
-  async open(options: DiskOptions, _platform: HostPlatform): Promise<Opened<DiskBackend>> {
+  open(options: DiskOptions, _platform: HostPlatform): Promise<Opened<DiskBackend>> {
     const reader = new OptionReader('memory', options)
     const lengthBytes = reader.size('size', DEFAULT_BYTES)
     const limitBytes = reader.size('limit', Number.POSITIVE_INFINITY)
@@ -140,7 +140,7 @@ export const MEMORY: DiskSourceKind = {
     if (lengthBytes % geometry.blockBytes !== 0) {
       reader.wrong(`option size is ${lengthBytes}, not a multiple of the block (${geometry.blockBytes})`)
     }
-    if (reader.error !== null) return { ok: false, error: reader.error }
-    return { ok: true, value: new MemoryDisk(lengthBytes, geometry, limitBytes) }
+    if (reader.error !== null) return Promise.resolve({ ok: false, error: reader.error })
+    return Promise.resolve({ ok: true, value: new MemoryDisk(lengthBytes, geometry, limitBytes) })
   },
 }

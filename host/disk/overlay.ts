@@ -245,10 +245,10 @@ export const OVERLAY: DiskWrapperKind = {
   summary: 'keeps every change in memory; the disk beneath is only read',
   example: 'file:disk.img | overlay',
   options: { limit: 'bytes of changes to hold before writes are answered no-space; none by default' },
-  async open(options: DiskOptions, _platform: HostPlatform, over: DiskBackend): Promise<Opened<DiskBackend>> {
+  open(options: DiskOptions, _platform: HostPlatform, over: DiskBackend): Promise<Opened<DiskBackend>> {
     const reader = new OptionReader('overlay', options)
     const limitBytes = reader.size('limit', Number.POSITIVE_INFINITY)
-    if (reader.error !== null) return { ok: false, error: reader.error }
-    return { ok: true, value: new OverlayDisk(over, limitBytes) }
+    if (reader.error !== null) return Promise.resolve({ ok: false, error: reader.error })
+    return Promise.resolve({ ok: true, value: new OverlayDisk(over, limitBytes) })
   },
 }

@@ -110,7 +110,7 @@ async function openLayer(
     else if (below !== null) opened = await kind.open(layer, platform, below)
     else return { ok: false, error: `${kind.kind}: needs a disk beneath it` }
     if (!opened.ok) return { ok: false, error: oneLine(opened.error) }
-    const invalid = factsInvalid(opened.value.facts)
+    const invalid = backendInvalid(opened.value)
     return invalid === null ? opened : { ok: false, error: `${kind.kind}: ${invalid}` }
   } catch (error) {
     return {
@@ -118,6 +118,15 @@ async function openLayer(
       error: oneLine(`${kind.kind}: ${error instanceof Error ? error.message : String(error)}`),
     }
   }
+}
+
+/** Why what a module opened is no backend, or null: its author's compiler may never have seen the contract. */
+function backendInvalid(backend: DiskBackend): string | null {
+  for (const name of ['submit', 'watch', 'close'] as const) {
+    if (typeof backend[name] !== 'function') return `what it opened has no function ${name}`
+  }
+  if (typeof backend.facts !== 'object' || backend.facts === null) return 'what it opened has no object facts'
+  return factsInvalid(backend.facts)
 }
 
 /** The second `delay` of a stack is `disk0/delay2`: paths name one part each. */

@@ -38,11 +38,12 @@ function module(name: string, text: string): string {
 
 const WRAPPER = `
   export default {
-    role: 'wrapper', kind: 'shift', summary: '', example: '', options: { refuse: 'fail to open', facts: 'lie' },
+    role: 'wrapper', kind: 'shift', summary: '', example: '', options: { refuse: 'fail to open', facts: 'lie', lacks: 'a part' },
     async open({ values }, platform, over) {
       if (values.get('refuse') === 'throw') throw new Error('a\\nb')
       if (values.has('refuse')) return { ok: false, error: 'shift: refused' }
-      if (values.has('facts')) return { ok: true, value: { ...over, facts: { ...over.facts, blockBytes: 3 } } }
+      if (values.has('facts')) return { ok: true, value: Object.create(over, { facts: { value: { ...over.facts, blockBytes: 3 } } }) }
+      if (values.has('lacks')) return { ok: true, value: { submit() {}, watch() {}, close() {}, [values.get('lacks')]: 5 } }
       return { ok: true, value: over }
     },
   }`
@@ -173,6 +174,10 @@ describe('module', () => {
     )
     expect(await errorOf(`memory | ${wrapper},refuse=throw`)).toBe('shift: a b')
     expect(await errorOf(`memory | ${wrapper},facts`)).toBe('shift: blockBytes is 3, not a power of two')
+    expect(await errorOf(`memory | ${wrapper},lacks=watch`)).toBe(
+      'shift: what it opened has no function watch',
+    )
+    expect(await errorOf(`memory | ${wrapper},lacks=facts`)).toBe('shift: what it opened has no object facts')
   })
 
   test.each([
