@@ -214,12 +214,21 @@ export interface StructOptions {
   readonly packed?: boolean
 }
 
+/** Structures a field is made of. */
+function partsOf(spec: Spec): readonly AnyLayout[] {
+  if (spec.kind === 'nested') return [spec.layout]
+  return (spec.kind === 'array' || spec.kind === 'tail') && isLayout(spec.element) ? [spec.element] : []
+}
+
 function place(name: string, specs: Specs, packed: boolean): PlacedField[] {
   const placed: PlacedField[] = []
   let end = 0
   for (const [field, spec] of Object.entries(specs)) {
     if (field.startsWith('$')) throw new Error(`${name}.${field}: names with $ are the layout's own`)
     if (placed.at(-1)?.spec.kind === 'tail') throw new Error(`${name}.${field}: nothing follows a tail`)
+    if (partsOf(spec).some((part) => part.$fields.at(-1)?.spec.kind === 'tail')) {
+      throw new Error(`${name}.${field}: a structure with a tail has no size to be placed by`)
+    }
     const offset = spec.at ?? end
     if (offset < end) throw new Error(`${name}.${field}: offset ${offset} overlaps the field before`)
     const alignment = packed ? 1 : alignmentOf(spec)
