@@ -168,6 +168,8 @@ describe('decode', () => {
   it('reads from the middle of a buffer', () => {
     const wire = new Uint8Array([9, 9, 9, 1, 0, 0, 2, 9]).subarray(3, 7)
     expect(decode(TestPoint, wire)).toEqual({ ok: true, value: { x: 1, y: 2 } })
+    const grown = Uint8Array.from({ length: 30 }, (_, at) => at).subarray(5)
+    expect(decode(TestGrown, grown)).toMatchObject({ value: { fifth: grown.subarray(16, 24) } })
   })
 })
 
