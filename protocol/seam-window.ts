@@ -2,6 +2,8 @@ import type { Elements } from './layout.ts'
 import type { FieldAt } from './window.ts'
 import { Window } from './window.ts'
 
+const START = 0 as unknown
+
 /**
  * A window over a range that crosses adjacent regions. Legal and rare: guests in one piece never make one, so
  * the accessors everybody else uses stay free of the question.
@@ -21,59 +23,59 @@ export class SeamWindow extends Window {
   }
 
   override u8(field: FieldAt<'u8'>, base = 0): number {
-    return this.#read(base + field, 1, true)
+    return this.#read(base + field, 1).u8(START as FieldAt<'u8'>)
   }
 
   override le16(field: FieldAt<'le16'>, base = 0): number {
-    return this.#read(base + field, 2, true)
+    return this.#read(base + field, 2).le16(START as FieldAt<'le16'>)
   }
 
   override le32(field: FieldAt<'le32'>, base = 0): number {
-    return this.#read(base + field, 4, true)
+    return this.#read(base + field, 4).le32(START as FieldAt<'le32'>)
   }
 
   override le64(field: FieldAt<'le64'>, base = 0): number {
-    return this.#read(base + field, 8, true)
+    return this.#read(base + field, 8).le64(START as FieldAt<'le64'>)
   }
 
   override be16(field: FieldAt<'be16'>, base = 0): number {
-    return this.#read(base + field, 2, false)
+    return this.#read(base + field, 2).be16(START as FieldAt<'be16'>)
   }
 
   override be32(field: FieldAt<'be32'>, base = 0): number {
-    return this.#read(base + field, 4, false)
+    return this.#read(base + field, 4).be32(START as FieldAt<'be32'>)
   }
 
   override be64(field: FieldAt<'be64'>, base = 0): number {
-    return this.#read(base + field, 8, false)
+    return this.#read(base + field, 8).be64(START as FieldAt<'be64'>)
   }
 
   override putU8(field: FieldAt<'u8'>, value: number, base = 0): void {
-    this.#write(base + field, 1, true, value)
+    this.#write(base + field, 1, (whole) => whole.putU8(START as FieldAt<'u8'>, value))
   }
 
   override putLe16(field: FieldAt<'le16'>, value: number, base = 0): void {
-    this.#write(base + field, 2, true, value)
+    this.#write(base + field, 2, (whole) => whole.putLe16(START as FieldAt<'le16'>, value))
   }
 
   override putLe32(field: FieldAt<'le32'>, value: number, base = 0): void {
-    this.#write(base + field, 4, true, value)
+    this.#write(base + field, 4, (whole) => whole.putLe32(START as FieldAt<'le32'>, value))
   }
 
   override putLe64(field: FieldAt<'le64'>, value: number, base = 0): void {
-    this.#write(base + field, 8, true, value)
+    this.#write(base + field, 8, (whole) => whole.putLe64(START as FieldAt<'le64'>, value))
   }
 
   override putBe16(field: FieldAt<'be16'>, value: number, base = 0): void {
-    this.#write(base + field, 2, false, value)
+    this.#write(base + field, 2, (whole) => whole.putBe16(START as FieldAt<'be16'>, value))
   }
 
   override putBe32(field: FieldAt<'be32'>, value: number, base = 0): void {
-    this.#write(base + field, 4, false, value)
+    this.#write(base + field, 4, (whole) => whole.putBe32(START as FieldAt<'be32'>, value))
   }
 
   override putBe64(field: FieldAt<'be64'>, value: number, base = 0): void {
-    this.#write(base + field, 8, false, value)
+    this.#write(base + field, 8, (whole) => whole.putBe64(START as FieldAt<'be64'>, value))
   }
 
   override loadIndex(field: FieldAt<'le16'>, base = 0): number {
@@ -128,21 +130,16 @@ export class SeamWindow extends Window {
     }
   }
 
-  #read(at: number, width: number, little: boolean): number {
+  /** The bytes in one piece: a 64-bit value has to be rounded once, as a whole, like anywhere else. */
+  #read(at: number, width: number): Window {
     const bytes = new Uint8Array(width)
     this.copyOut(at, bytes)
-    let value = 0
-    for (let i = 0; i < width; i++) value = value * 256 + (bytes[little ? width - 1 - i : i] ?? 0)
-    return value
+    return new Window(bytes)
   }
 
-  #write(at: number, width: number, little: boolean, value: number): void {
+  #write(at: number, width: number, put: (whole: Window) => void): void {
     const bytes = new Uint8Array(width)
-    let left = value
-    for (let i = 0; i < width; i++) {
-      bytes[little ? i : width - 1 - i] = left % 256
-      left = Math.floor(left / 256)
-    }
+    put(new Window(bytes))
     this.copyIn(at, bytes)
   }
 }

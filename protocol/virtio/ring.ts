@@ -62,7 +62,7 @@ export function availEventBase(size: number): number {
 }
 
 export function isQueueSize(size: number): boolean {
-  return size >= 1 && size <= SPLIT_QUEUE_SIZE_MAX && (size & (size - 1)) === 0
+  return Number.isInteger(size) && size >= 1 && size <= SPLIT_QUEUE_SIZE_MAX && (size & (size - 1)) === 0
 }
 
 /**
