@@ -75,6 +75,10 @@ export const REQUIREMENTS = {
     'only defined registers are accessed, in their direction',
     'VIRTIO 1.2 section 4.2.2',
   ),
+  'mmio.config-width': driver(
+    'configuration is accessed in aligned units of 1, 2 or 4 bytes',
+    'VIRTIO 1.2 section 4.2.2.2',
+  ),
   'mmio.queue-range': driver('a selected or notified queue exists', 'VIRTIO 1.2 section 4.2.2'),
   'mmio.queue-live': driver('a queue is not changed while it is ready', 'VIRTIO 1.2 section 4.2.2.2'),
   'mmio.interrupt-ack': driver('only bits of InterruptStatus are acknowledged', 'VIRTIO 1.2 section 4.2.2.2'),
@@ -94,6 +98,7 @@ export const REQUIREMENTS = {
   ),
   'block.range': driver('a request stays within the capacity', 'VIRTIO 1.2 section 5.2.6.1'),
   'block.read-only': driver('nothing is written to a read-only device', 'VIRTIO 1.2 section 5.2.6.1'),
+  'block.id-length': driver('the room of a GET_ID is 20 bytes', 'VIRTIO 1.2 section 5.2.6.1'),
   'block.not-negotiated': driver(
     'a request type is used with its feature only',
     'VIRTIO 1.2 section 5.2.6.1',

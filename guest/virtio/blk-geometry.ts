@@ -23,15 +23,18 @@ const GENERATION_TRIES = 16
 
 /**
  * Reads the configuration whole: again whenever its generation changed meanwhile, VIRTIO 1.2 section 2.5.1,
- * but not for ever. Null when it never held still or cannot be.
+ * but not for ever. Otherwise the rule the device broke: it never held still, or cannot be.
  */
-export function readGeometry(transport: DriverTransport, features: FeatureSet): BlkGeometry | null {
+export function readGeometry(
+  transport: DriverTransport,
+  features: FeatureSet,
+): BlkGeometry | 'device.config-stable' | 'block.capacity' {
   for (let left = GENERATION_TRIES; left > 0; left--) {
     const before = transport.configGeneration()
     const geometry = readOnce(transport, features)
-    if (transport.configGeneration() === before) return usable(geometry) ? geometry : null
+    if (transport.configGeneration() === before) return usable(geometry) ? geometry : 'block.capacity'
   }
-  return null
+  return 'device.config-stable'
 }
 
 function readOnce(transport: DriverTransport, features: FeatureSet): BlkGeometry {

@@ -25,6 +25,8 @@ const GONE: BlkEnd = { kind: 'gone' }
 /** Virtual time a device has to finish a reset, and how often the driver looks. */
 const RESET_POLL_US = 100
 const RESET_POLLS = 50_000
+/** Header and status byte: what a request needs besides its data. */
+const FRAME_SEGMENTS = 2
 
 export interface BlkDriverSetup {
   readonly platform: GuestPlatform
@@ -41,6 +43,7 @@ export interface BlkDriverSetup {
 export type BlkDriverState =
   | { readonly kind: 'stopped' }
   | { readonly kind: 'starting' }
+  | { readonly kind: 'stopping' }
   | { readonly kind: 'ready'; readonly features: FeatureSet; readonly geometry: BlkGeometry }
   | { readonly kind: 'failed'; readonly why: string }
 
@@ -63,6 +66,8 @@ export class BlkDriver {
   #window: Window | null
   #slotsAt: Gpa
   #state: BlkDriverState
+  /** Who waits for the reset that is under way, in the order they asked; null when none is. */
+  #resetting: ((reset: boolean) => void)[] | null
 
   constructor(setup: BlkDriverSetup) {
     this.#setup = setup
@@ -72,6 +77,7 @@ export class BlkDriver {
     this.#window = null
     this.#slotsAt = gpa(0)
     this.#state = { kind: 'stopped' }
+    this.#resetting = null
     setup.platform.connect(setup.line, () => this.interrupt())
   }
 
@@ -83,15 +89,24 @@ export class BlkDriver {
     return this.#ring?.outstanding ?? 0
   }
 
-  /** Resets and initializes, VIRTIO 1.2 section 3.1.1; `started` hears the state, `ready` or `failed`. */
+  /**
+   * Resets and initializes, VIRTIO 1.2 section 3.1.1; `started` hears the state, `ready` or `failed`, or what
+   * a `stop` in the meantime made of it. Commands of an earlier start end as `gone`.
+   */
   start(started: (state: BlkDriverState) => void): void {
     this.#state = { kind: 'starting' }
-    if (this.#setup.transport.identify() !== DeviceId.BLOCK) {
-      this.#fail('no block device answers', 'mmio.identity', started)
+    const id = this.#setup.transport.identify()
+    if (id !== DeviceId.BLOCK) {
+      // Not ours: no register of it may be touched, and an empty place is no mistake of anybody's.
+      if (id === null) this.#violated('mmio.identity', 0, 0)
+      this.#state = { kind: 'failed', why: 'no block device answers' }
+      started(this.#state)
       return
     }
     this.#resetDevice((reset) => {
-      if (reset) this.#initialize(started)
+      if (reset) this.#abandonAll()
+      if (this.#state.kind !== 'starting') started(this.#state)
+      else if (reset) this.#initialize(started)
       else this.#fail('the device does not finish its reset', 'device.reset-answer', started)
     })
   }
@@ -101,12 +116,16 @@ export class BlkDriver {
    * more; `stopped` hears whether it got there.
    */
   stop(stopped: (clean: boolean) => void): void {
+    this.#state = { kind: 'stopping' }
     this.#resetDevice((reset) => {
       // Memory still on loan is never given back: a device that does not reset keeps it.
       if (reset) this.#abandonAll()
-      this.#state = reset
-        ? { kind: 'stopped' }
-        : { kind: 'failed', why: 'the device does not finish its reset' }
+      else this.#violated('device.reset-answer', 0, 0)
+      if (this.#state.kind === 'stopping') {
+        this.#state = reset
+          ? { kind: 'stopped' }
+          : { kind: 'failed', why: 'the device does not finish its reset' }
+      }
       stopped(reset)
     })
   }
@@ -148,6 +167,8 @@ export class BlkDriver {
     const ring = this.#ring
     const window = this.#window
     if (ring === null || window === null) return
+    // A device that moves its index back and forth could keep this going: a ring's worth of looks is enough.
+    let looks = ring.size + 1
     do {
       for (let back = ring.reap(); back !== null; back = ring.reap()) {
         const slot = back.owner
@@ -157,11 +178,17 @@ export class BlkDriver {
         slot.command = null
         this.#slots.push(slot)
         if (command === null) continue
-        if (!(status <= BlkStatus.UNSUPP)) this.#violated('block.status-value', status, BlkStatus.UNSUPP)
-        command.ended({ kind: 'status', status: Math.min(status, NO_STATUS) }, writtenBytes)
+        if (status === NO_STATUS) this.#violated('block.status-written', status, BlkStatus.UNSUPP)
+        else if (!(status <= BlkStatus.UNSUPP)) {
+          this.#violated('block.status-value', status, BlkStatus.UNSUPP)
+        }
+        command.ended({ kind: 'status', status }, writtenBytes)
+        // Whoever heard it may have stopped the device: the rest has been ended by that.
+        if (this.#ring !== ring) return
       }
-    } while (ring.rearm())
-    if (ring.broken) this.#broke()
+      looks--
+    } while (ring.rearm() && looks > 0)
+    if (ring.broken || looks === 0) this.#broke()
   }
 
   #gather(data: Segments, base: number): void {
@@ -197,8 +224,8 @@ export class BlkDriver {
       return
     }
     const geometry = readGeometry(transport, features)
-    if (geometry === null) {
-      this.#fail('the configuration is not usable', 'block.capacity', started)
+    if (typeof geometry === 'string') {
+      this.#fail('the configuration is not usable', geometry, started)
       return
     }
     const size = queueSize(transport.queueSizeMax(0), this.#setup.queueSize)
@@ -206,9 +233,19 @@ export class BlkDriver {
       this.#fail('the device has no request queue', 'mmio.queue-absent', started)
       return
     }
+    if (size <= FRAME_SEGMENTS) {
+      this.#fail('a queue of this size holds no request with data', null, started)
+      return
+    }
     this.#makeRing(size, features, geometry)
     transport.setStatus(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK | Status.DRIVER_OK)
-    this.#state = { kind: 'ready', features, geometry }
+    // Before DRIVER_OK a device has no way to tell that it could not take the queue.
+    if ((transport.status() & Status.DEVICE_NEEDS_RESET) !== 0) {
+      this.#ring = null
+      this.#fail('the device needs a reset', 'device.needs-reset', started)
+      return
+    }
+    this.#state = { kind: 'ready', features, geometry: within(geometry, size) }
     started(this.#state)
   }
 
@@ -238,8 +275,12 @@ export class BlkDriver {
       return
     }
     const geometry = readGeometry(transport, this.#state.features)
-    if (geometry === null) this.#broke()
-    else this.#state = { ...this.#state, geometry }
+    if (typeof geometry !== 'string') {
+      this.#state = { ...this.#state, geometry: within(geometry, this.#ring?.size ?? 0) }
+      return
+    }
+    this.#violated(geometry, 0, 0)
+    this.#broke()
   }
 
   /** The device cannot go on, or cannot be believed: reset it, and end what was out. */
@@ -248,6 +289,7 @@ export class BlkDriver {
     this.#state = { kind: 'failed', why: 'the device needs a reset' }
     this.#resetDevice((reset) => {
       if (reset) this.#abandonAll()
+      else this.#violated('device.reset-answer', 0, 0)
     })
   }
 
@@ -264,19 +306,32 @@ export class BlkDriver {
   /** Writes 0 to status and waits, in virtual time and not for ever, until it reads 0. */
   #resetDevice(finished: (reset: boolean) => void): void {
     const { transport, platform } = this.#setup
+    if (this.#resetting !== null) {
+      this.#resetting.push(finished)
+      return
+    }
+    this.#resetting = [finished]
     transport.setStatus(0)
     let left = RESET_POLLS
     const poll = () => {
-      if (transport.status() === 0) finished(true)
-      else if (left-- === 0) finished(false)
+      const reset = transport.status() === 0
+      if (reset || left-- === 0) this.#resetEnded(reset)
       else platform.clock.after(RESET_POLL_US, poll)
     }
     poll()
   }
 
-  #fail(why: string, rule: RequirementId, started: (state: BlkDriverState) => void): void {
-    this.#violated(rule, 0, 0)
-    this.#setup.transport.setStatus(Status.FAILED)
+  #resetEnded(reset: boolean): void {
+    const waiting = this.#resetting ?? []
+    this.#resetting = null
+    for (const finished of waiting) finished(reset)
+  }
+
+  #fail(why: string, rule: RequirementId | null, started: (state: BlkDriverState) => void): void {
+    if (rule !== null) this.#violated(rule, 0, 0)
+    const { transport } = this.#setup
+    // Bits are never taken back one by one, not even by giving up.
+    transport.setStatus((transport.status() & 0xff) | Status.FAILED)
     this.#state = { kind: 'failed', why }
     started(this.#state)
   }
@@ -284,6 +339,11 @@ export class BlkDriver {
   #violated(rule: RequirementId, seen: number, expected: number): void {
     this.#setup.violated({ rule, side: 'device', queue: null, at: null, seen, expected })
   }
+}
+
+/** A request is one chain, and a chain is no longer than its ring, whatever the device says. */
+function within(geometry: BlkGeometry, ringSize: number): BlkGeometry {
+  return { ...geometry, segmentsMax: Math.min(geometry.segmentsMax, ringSize - FRAME_SEGMENTS) }
 }
 
 /** The largest power of two both ends can do; 0 when the device has no such queue. */

@@ -23,8 +23,7 @@ export class MmioDriverTransport implements DriverTransport {
 
   identify(): number | null {
     if (this.#get(Mmio.MagicValue) !== MMIO_MAGIC || this.#get(Mmio.Version) !== MMIO_VERSION) return null
-    const id = this.#get(Mmio.DeviceID)
-    return id === 0 ? null : id
+    return this.#get(Mmio.DeviceID)
   }
 
   status(): number {

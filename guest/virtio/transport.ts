@@ -4,7 +4,7 @@ import type { QueuePlace } from '../../protocol/virtio/ring.ts'
 
 /** A driver's way to its device, whatever carries it. The device may answer nonsense; callers check. */
 export interface DriverTransport {
-  /** Device type, or null when nothing that speaks this transport is there. */
+  /** Device type, 0 for a place kept free, or null when nothing that speaks this transport is there. */
   identify(): number | null
   status(): number
   setStatus(status: number): void

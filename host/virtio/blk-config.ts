@@ -33,9 +33,11 @@ export function blkOffer(facts: DiskFacts, limits: BlkLimits, version: VirtioVer
     BlkFeature.SEG_MAX.bit,
     BlkFeature.BLK_SIZE.bit,
     BlkFeature.TOPOLOGY.bit,
+    // Every disk answers a flush, and a driver without FLUSH must guess, VIRTIO 1.3 section 5.2.5.2.
+    BlkFeature.FLUSH.bit,
   ]
   if (facts.readOnly) bits.push(BlkFeature.RO.bit)
-  if (facts.volatileCache) bits.push(BlkFeature.FLUSH.bit, BlkFeature.CONFIG_WCE.bit)
+  if (facts.volatileCache) bits.push(BlkFeature.CONFIG_WCE.bit)
   if (limits.queues > 1) bits.push(BlkFeature.MQ.bit)
   if (facts.can.discard) bits.push(BlkFeature.DISCARD.bit)
   if (facts.can.zero) bits.push(BlkFeature.WRITE_ZEROES.bit)
@@ -59,15 +61,15 @@ export function blkConfigBytes(
   const bytes = new Uint8Array(BlkConfig.$size)
   const config = new Window(bytes)
   const offers = (feature: { readonly bit: number }) => hasFeature(offered, feature.bit)
-  const blockSectors = facts.blockBytes / SECTOR_BYTES
+  // A disk of smaller blocks is a disk of sectors to a driver.
+  const blockBytes = Math.max(facts.blockBytes, SECTOR_BYTES)
+  const physicalBlocks = Math.max(1, facts.physicalBlockBytes / blockBytes)
+  const blockSectors = blockBytes / SECTOR_BYTES
   config.putLe64(BlkConfig.capacity, capacitySectors(facts))
   config.putLe32(BlkConfig.seg_max, segmentsMax(limits))
-  config.putLe32(BlkConfig.blk_size, facts.blockBytes)
-  config.putU8(
-    BlkConfig.physical_block_exp,
-    Math.round(Math.log2(facts.physicalBlockBytes / facts.blockBytes)),
-  )
-  config.putLe16(BlkConfig.min_io_size, Math.min(0xffff, facts.physicalBlockBytes / facts.blockBytes))
+  config.putLe32(BlkConfig.blk_size, blockBytes)
+  config.putU8(BlkConfig.physical_block_exp, Math.round(Math.log2(physicalBlocks)))
+  config.putLe16(BlkConfig.min_io_size, Math.min(0xffff, physicalBlocks))
   if (offers(BlkFeature.CONFIG_WCE)) config.putU8(BlkConfig.writeback, writeback ? 1 : 0)
   if (offers(BlkFeature.MQ)) config.putLe16(BlkConfig.num_queues, limits.queues)
   if (offers(BlkFeature.DISCARD)) {

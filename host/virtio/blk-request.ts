@@ -59,6 +59,13 @@ export interface BlkRules {
   readonly features: FeatureSet
 }
 
+/** A broken rule that leaves a request answerable. */
+export interface BlkOddity {
+  readonly rule: RequirementId
+  readonly seen: number
+  readonly expected: number
+}
+
 const UNSUPPORTED: BlkPlan = { kind: 'refused', outcome: 'unsupported', rule: null, seen: 0, expected: 0 }
 const FLUSH: BlkPlan = { kind: 'flush' }
 
@@ -73,21 +80,27 @@ export class BlkParser {
   /** Where a header in pieces is put together. */
   readonly #gathered: Uint8Array<ArrayBuffer>
   readonly #gatheredWindow: Window
-  /** Of the request parsed last, for the trace. */
+  /** Of the request parsed last, for the trace; a type of -1 has no header to be read from. */
   type: number
   sector: number
+  /** What the request parsed last broke without standing in its own way. */
+  oddity: BlkOddity | null
 
   constructor(dma: DmaSpace) {
     this.#dma = dma
     this.#header = new Cursor()
     this.#gathered = new Uint8Array(HEADER_BYTES)
     this.#gatheredWindow = new Window(this.#gathered)
-    this.type = 0
+    this.type = -1
     this.sector = 0
+    this.oddity = null
   }
 
   /** The chain has a writable byte for the status; everything else about it is still open. */
   parse(chain: Chain, rules: BlkRules): BlkPlan {
+    this.type = -1
+    this.sector = 0
+    this.oddity = null
     if (!(chain.readableBytes >= HEADER_BYTES)) {
       return refused('block.header-short', chain.readableBytes, HEADER_BYTES)
     }
@@ -100,7 +113,7 @@ export class BlkParser {
       case BlkType.FLUSH:
         return this.#flush(chain, rules)
       case BlkType.GET_ID:
-        return reply(chain, idBytes(rules.facts.serial))
+        return this.#id(chain, rules)
       case BlkType.GET_LIFETIME:
         return this.#needs(rules, BlkFeature.LIFETIME.bit) ?? lifetime(chain, rules.facts)
       case BlkType.DISCARD:
@@ -160,9 +173,19 @@ export class BlkParser {
   #flush(chain: Chain, rules: BlkRules): BlkPlan {
     const unmet = this.#needs(rules, BlkFeature.FLUSH.bit)
     if (unmet !== null) return unmet
+    // Neither stands in the way of a flush, and a driver that asks for one had better get it.
     const dataBytes = chain.readableBytes - HEADER_BYTES + (chain.writableBytes - 1)
-    if (dataBytes !== 0) return refused('block.flush-sector', dataBytes, 0)
+    if (dataBytes !== 0) this.oddity = { rule: 'block.flush-sector', seen: dataBytes, expected: 0 }
+    if (this.sector !== 0) this.oddity = { rule: 'block.flush-sector', seen: this.sector, expected: 0 }
     return FLUSH
+  }
+
+  #id(chain: Chain, rules: BlkRules): BlkPlan {
+    const roomBytes = chain.writableBytes - 1
+    if (roomBytes !== BLK_ID_BYTES) {
+      this.oddity = { rule: 'block.id-length', seen: roomBytes, expected: BLK_ID_BYTES }
+    }
+    return reply(chain, idBytes(rules.facts.serial))
   }
 
   #ranges(chain: Chain, rules: BlkRules, op: 'discard' | 'zero' | 'erase'): BlkPlan {
@@ -230,13 +253,18 @@ function idBytes(serial: string): Uint8Array {
   return bytes
 }
 
+const LIFETIME_UNDEFINED = { preEndOfLife: 0, usedTenthsA: 0, usedTenthsB: 0 }
+
 function lifetime(chain: Chain, facts: DiskFacts): BlkPlan {
   const roomBytes = chain.writableBytes - 1
   if (roomBytes < BlkLifetime.$size) return refused('block.data-length', roomBytes, BlkLifetime.$size)
   const bytes = new Uint8Array(BlkLifetime.$size)
   const window = new Window(bytes)
-  window.putLe16(BlkLifetime.pre_eol_info, facts.lifetime?.preEndOfLife ?? 0)
-  window.putLe16(BlkLifetime.device_lifetime_est_typ_a, facts.lifetime?.usedTenthsA ?? 0)
-  window.putLe16(BlkLifetime.device_lifetime_est_typ_b, facts.lifetime?.usedTenthsB ?? 0)
+  const { preEndOfLife, usedTenthsA, usedTenthsB } = facts.lifetime ?? LIFETIME_UNDEFINED
+  // Reserved values are never told, VIRTIO 1.3 section 5.2.6.2: what a backend should not say is undefined.
+  const upTo = (most: number, value: number) => (value >= 0 && value <= most ? value : 0)
+  window.putLe16(BlkLifetime.pre_eol_info, upTo(3, preEndOfLife))
+  window.putLe16(BlkLifetime.device_lifetime_est_typ_a, upTo(11, usedTenthsA))
+  window.putLe16(BlkLifetime.device_lifetime_est_typ_b, upTo(11, usedTenthsB))
   return reply(chain, bytes)
 }

@@ -4,7 +4,7 @@ import type { AccessWidth, HostPlatform, Plain } from '../../protocol/platform.t
 import type { FeatureSet } from '../../protocol/version.ts'
 import { hasFeature } from '../../protocol/version.ts'
 import type { Violation } from '../../protocol/violation.ts'
-import { BlkConfig, BlkFeature, BlkStatusByte } from '../../protocol/virtio/blk.ts'
+import { BlkConfig, BlkFeature, BlkStatusByte, BlkType } from '../../protocol/virtio/blk.ts'
 import type { VirtioVersion } from '../../protocol/virtio/features.ts'
 import { CommonFeature } from '../../protocol/virtio/features.ts'
 import type { QueuePlace } from '../../protocol/virtio/ring.ts'
@@ -31,8 +31,11 @@ export interface BlkDeviceSetup {
   readonly limits?: Partial<BlkLimits>
 }
 
-/** Counts of what was asked, by request type, for reports. */
+/** Counts of what was asked, by request type, for reports; -1 counts what is no type this device knows. */
 export type BlkCounts = ReadonlyMap<number, number>
+
+/** A driver has 2^32 types to choose from, and a count each would be memory it decides on. */
+const COUNTED: ReadonlySet<number> = new Set(Object.values(BlkType))
 
 /**
  * The block device model, VIRTIO 1.3 section 5.2: chains in, disk requests out.
@@ -96,6 +99,9 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
 
   accept(features: FeatureSet): void {
     this.#features = features
+    // A driver that cannot flush begins with write-through, VIRTIO 1.3 section 5.2.5.2.
+    this.#writeback = hasFeature(features, BlkFeature.FLUSH.bit)
+    this.#config = this.#makeConfig()
   }
 
   readConfig(offset: number, width: AccessWidth): number {
@@ -107,7 +113,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
   writeConfig(offset: number, width: AccessWidth, value: number): void {
     const writable = hasFeature(this.#features, BlkFeature.CONFIG_WCE.bit)
     if (!writable || offset !== BlkConfig.writeback || width !== 1 || !(value <= 1)) {
-      this.#violated('mmio.config-read-only', offset, value, 0)
+      this.#violated('mmio.config-read-only', null, offset, value, 0)
       return
     }
     this.#writeback = value === 1
@@ -153,11 +159,14 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     if (typeof state !== 'object' || state === null || Array.isArray(state)) return 'not an object'
     const { writeback, generation } = state as { [name: string]: Plain | undefined }
     if (typeof writeback !== 'boolean') return 'writeback is not a boolean'
-    if (typeof generation !== 'number' || !(generation >= 0 && generation <= 0xffff_ffff)) {
+    if (!Number.isInteger(generation) || !(Number(generation) >= 0 && Number(generation) <= 0xffff_ffff)) {
       return 'generation is not 32 bits'
     }
+    if (writeback !== this.#writeback && !hasFeature(this.#features, BlkFeature.CONFIG_WCE.bit)) {
+      return 'writeback was switched without CONFIG_WCE'
+    }
     this.#writeback = writeback
-    this.configGeneration = generation
+    this.configGeneration = Number(generation)
     this.#config = this.#makeConfig()
     return null
   }
@@ -165,14 +174,17 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
   serve(queue: DeviceQueue, chain: Chain): void {
     if (chain.writableBytes === 0) {
       // Nowhere to put a status: the buffer goes back unused.
-      this.#violated('block.status-absent', chain.head, 0, 1)
+      this.#violated('block.status-absent', queue, chain.addresses[0] ?? null, 0, 1)
       queue.complete(chain, 0)
       return
     }
     const { facts } = this.#backend
     const plan = this.#parser.parse(chain, { facts, limits: this.#limits, features: this.#features })
-    const { type } = this.#parser
-    this.#counts.set(type, (this.#counts.get(type) ?? 0) + 1)
+    const { type, oddity } = this.#parser
+    const counted = COUNTED.has(type) ? type : -1
+    this.#counts.set(counted, (this.#counts.get(counted) ?? 0) + 1)
+    const at = chain.addresses[0] ?? null
+    if (oddity !== null) this.#violated(oddity.rule, queue, at, oddity.seen, oddity.expected)
     if (this.#platform.trace.on) this.#traceRequest(chain)
     const last = chain.count - 1
     const ticket: BlkTicket = {
@@ -230,9 +242,11 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
         this.#reply(ticket, plan.bytes)
         return
       case 'refused': {
-        if (plan.rule !== null) this.#violated(plan.rule, ticket.chain.head, plan.seen, plan.expected)
+        const { queue, chain, dataInBytes } = ticket
+        const at = chain.addresses[0] ?? null
+        if (plan.rule !== null) this.#violated(plan.rule, queue, at, plan.seen, plan.expected)
         const status = blkStatus(plan.outcome === 'unsupported' ? 'unsupported' : 'medium-error')
-        this.#give(ticket, status, ticket.dataInBytes === 0 ? 1 : 0)
+        this.#give(ticket, status, dataInBytes === 0 ? 1 : 0)
         return
       }
       default:
@@ -278,8 +292,11 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     done()
   }
 
+  /** A generation stands for one content: what changes nothing a driver can read is not announced. */
   #factsChanged(): void {
-    this.#config = this.#makeConfig()
+    const config = this.#makeConfig()
+    if (config.every((byte, at) => byte === this.#config[at])) return
+    this.#config = config
     this.configGeneration = (this.configGeneration + 1) % 0x1_0000_0000
     if (this.#platform.trace.on) {
       this.#platform.trace.emit({
@@ -301,8 +318,14 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     return queue
   }
 
-  #violated(rule: Violation['rule'], at: number, seen: number, expected: number): void {
-    this.#signals?.violated({ rule, side: 'driver', queue: null, at, seen, expected })
+  #violated(
+    rule: Violation['rule'],
+    queue: DeviceQueue | null,
+    at: number | null,
+    seen: number,
+    expected: number,
+  ): void {
+    this.#signals?.violated({ rule, side: 'driver', queue: queue?.index ?? null, at, seen, expected })
   }
 
   #traceRequest(chain: Chain): void {

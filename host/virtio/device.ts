@@ -19,6 +19,8 @@ export interface QueueState {
   readonly position: RingPosition
   /** Heads taken and not given back, oldest first: they are done again. */
   readonly heads: readonly number[]
+  /** The driver broke a rule that leaves no token to give back: nothing is taken until a reset. */
+  readonly broken?: boolean
 }
 
 /**

@@ -1,6 +1,8 @@
 import type { Plain } from '../../protocol/platform.ts'
 import type { QueuePlace } from '../../protocol/virtio/ring.ts'
+import { Status } from '../../protocol/virtio/status.ts'
 import type { QueueState } from './device.ts'
+import { statusStep } from './negotiate.ts'
 
 /** Registers of one queue. Addresses are kept as the halves the driver writes. */
 export interface MmioQueueState {
@@ -14,6 +16,8 @@ export interface MmioQueueState {
   ready: boolean
   /** QueueReset or QueueReady = 0 was written, and buffers are still out. */
   stopping: boolean
+  /** It was QueueReset, which reads 1 until then. */
+  resetting: boolean
 }
 
 /** Everything a reset forgets: replaced, never cleared field by field. */
@@ -40,6 +44,7 @@ function freshQueue(): MmioQueueState {
     deviceHigh: 0,
     ready: false,
     stopping: false,
+    resetting: false,
   }
 }
 
@@ -82,7 +87,7 @@ export interface SavedMmio {
   readonly shmSel: number
   readonly interruptStatus: number
   readonly queues: readonly {
-    readonly registers: Omit<MmioQueueState, 'ready' | 'stopping'>
+    readonly registers: Omit<MmioQueueState, 'ready' | 'stopping' | 'resetting'>
     readonly running: QueueState | null
   }[]
   readonly device: Plain
@@ -102,17 +107,22 @@ function isWord(value: unknown, limit: number): value is number {
   return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < limit
 }
 
-function parseRunning(value: unknown): QueueState | null | string {
+/** What is out is what was taken and not given back, so the heads have to account for the two indices. */
+function parseRunning(value: unknown, size: number): QueueState | null | string {
   if (value === null) return null
   const running = record(value)
   const position = record(running?.['position'])
   const heads = running?.['heads']
+  const broken = running?.['broken']
   if (position === null || !Array.isArray(heads)) return 'a queue has no position'
+  if (broken !== undefined && broken !== true) return 'a queue is neither broken nor sound'
   const { available, used } = position
   if (!isWord(available, 0x1_0000) || !isWord(used, 0x1_0000)) return 'a position is not 16 bits'
-  if (!heads.every((head): head is number => isWord(head, 0x8000))) return 'a head is out of range'
+  if (!heads.every((head): head is number => isWord(head, size))) return 'a head is out of range'
   if (new Set(heads).size !== heads.length) return 'a head is out twice'
-  return { position: { available, used }, heads }
+  const state = { position: { available, used }, heads }
+  if (broken === true) return { ...state, broken }
+  return ((available - used) & 0xffff) === heads.length ? state : 'the heads do not account for the position'
 }
 
 function parseQueue(value: unknown): SavedMmio['queues'][number] | string {
@@ -122,7 +132,7 @@ function parseQueue(value: unknown): SavedMmio['queues'][number] | string {
   const { size, descLow, descHigh, driverLow, driverHigh, deviceLow, deviceHigh } = registers
   const words = [size, descLow, descHigh, driverLow, driverHigh, deviceLow, deviceHigh]
   if (!words.every((word) => isWord(word, TWO_32))) return 'a queue register is not 32 bits'
-  const running = parseRunning(queue['running'])
+  const running = parseRunning(queue['running'], size as number)
   if (typeof running === 'string') return running
   return {
     registers: {
@@ -136,6 +146,15 @@ function parseQueue(value: unknown): SavedMmio['queues'][number] | string {
     } as SavedMmio['queues'][number]['registers'],
     running,
   }
+}
+
+/** Why no sequence of writes leads here, or null. */
+function statusImpossible(status: number, interruptStatus: number): string | null {
+  const own = status & Status.DEVICE_NEEDS_RESET
+  const { added, refusals } = statusStep(own, status)
+  if (refusals.length > 0 || (own | added) !== status) return 'status cannot be reached step by step'
+  const told = interruptStatus === 0 || (status & Status.DRIVER_OK) !== 0
+  return told ? null : 'an interrupt before DRIVER_OK'
 }
 
 /** Reads a snapshot, which anybody may have written, into a checked value. */
@@ -158,6 +177,8 @@ export function parseSavedMmio(value: unknown, queueCount: number): Loaded {
     if (!isWord(word, TWO_32)) return fail('a selector is not 32 bits')
   }
   if (!isWord(interruptStatus, 4)) return fail('interrupt status has unknown bits')
+  const impossible = statusImpossible(status, interruptStatus)
+  if (impossible !== null) return fail(impossible)
   if (typeof driverFeatures !== 'string' || !/^[0-9a-f]{1,32}$/.test(driverFeatures)) {
     return fail('driver features are not 128 bits in hexadecimal')
   }
@@ -166,6 +187,8 @@ export function parseSavedMmio(value: unknown, queueCount: number): Loaded {
   for (const queue of queues) {
     const one = parseQueue(queue)
     if (typeof one === 'string') return fail(one)
+    if (one.running !== null && (status & Status.FEATURES_OK) === 0)
+      return fail('a queue ran before FEATURES_OK')
     parsed.push(one)
   }
   return {

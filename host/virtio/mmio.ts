@@ -51,7 +51,10 @@ export class MmioTransport implements RegisterDevice, DeviceSignals {
   // Registers.
 
   read(offset: number, width: AccessWidth): number {
-    if (offset >= MMIO_CONFIG) return this.#device.readConfig(offset - MMIO_CONFIG, width)
+    if (offset >= MMIO_CONFIG) {
+      this.#judgeConfigWidth(offset, width)
+      return this.#device.readConfig(offset - MMIO_CONFIG, width)
+    }
     if (width !== 4 || offset % 4 !== 0) {
       this.#refuse({ rule: 'mmio.register-width', seen: width, expected: 4 }, offset)
       return 0
@@ -61,6 +64,7 @@ export class MmioTransport implements RegisterDevice, DeviceSignals {
 
   write(offset: number, width: AccessWidth, value: number): void {
     if (offset >= MMIO_CONFIG) {
+      this.#judgeConfigWidth(offset, width)
       if (!this.#state.resetting) this.#device.writeConfig(offset - MMIO_CONFIG, width, value)
       return
     }
@@ -90,6 +94,8 @@ export class MmioTransport implements RegisterDevice, DeviceSignals {
   }
 
   needsReset(): void {
+    // Told once: a driver that goes on ringing gains no second interrupt by it.
+    if (this.#state.resetting || (this.#state.status & Status.DEVICE_NEEDS_RESET) !== 0) return
     this.#state.status |= Status.DEVICE_NEEDS_RESET
     this.#traceStatus()
     this.configChanged()
@@ -105,17 +111,23 @@ export class MmioTransport implements RegisterDevice, DeviceSignals {
 
   // Saving and loading.
 
-  /** The whole state, with what the device's queues have out. */
+  /**
+   * The whole state, with what the device's queues have out.
+   *
+   * A reset under way is saved as done, and so is a queue that stops: no loan of the memory here is one of the
+   * memory there, and neither lets a driver count on an answer.
+   */
   save(): SavedMmio {
-    const { driverFeatures, queues, resetting: _, ...registers } = this.#state
+    const state = this.#state.resetting ? fresh(this.#state.queues.length) : this.#state
+    const { driverFeatures, queues, resetting: _, ...registers } = state
     return {
       version: 1,
       ...registers,
       driverFeatures: driverFeatures.toString(16),
-      queues: queues.map(({ ready, stopping: _stopping, ...rest }, index) => ({
-        registers: rest,
-        running: ready ? this.#device.queueState(index) : null,
-      })),
+      queues: queues.map((queue, index) => {
+        const { ready, stopping, resetting: _resetting, ...rest } = queue.stopping ? freshMmioQueue() : queue
+        return { registers: rest, running: ready && !stopping ? this.#device.queueState(index) : null }
+      }),
       device: this.#device.save(),
     }
   }
@@ -123,16 +135,17 @@ export class MmioTransport implements RegisterDevice, DeviceSignals {
   /**
    * Takes a saved state into a transport and device nobody has touched yet. A snapshot is input like any
    * other: it goes through the checks a driver's writes do, and a bad one changes nothing.
+   *
+   * @returns what is wrong with it, or null.
    */
   load(value: unknown): string | null {
+    if (this.#state.resetting || this.#state.status !== 0) return 'a device in use takes no state'
     const parsed = parseSavedMmio(value, this.#state.queues.length)
     if (!parsed.ok) return parsed.error
     const { saved } = parsed
     const features = BigInt(`0x${saved.driverFeatures}`)
     const refused = featuresRefused(features, this.#device.offered, this.#device.featureTable)
     if ((saved.status & Status.FEATURES_OK) !== 0 && refused !== null) return refused.rule
-    const error = this.#device.load(saved.device)
-    if (error !== null) return error
     const next: MmioState = {
       status: saved.status,
       deviceFeaturesSel: saved.deviceFeaturesSel,
@@ -144,21 +157,31 @@ export class MmioTransport implements RegisterDevice, DeviceSignals {
       resetting: false,
       queues: saved.queues.map(({ registers }) => ({ ...freshMmioQueue(), ...registers })),
     }
-    if ((saved.status & Status.FEATURES_OK) !== 0) this.#device.accept(features)
-    for (const [index, { running }] of saved.queues.entries()) {
-      const queue = next.queues[index]
-      if (running === null || queue === undefined) continue
-      const violation = this.#device.start(index, placeOf(queue), running)
-      if (violation !== null) {
-        // Nothing has been taken yet, so this ends at once.
-        this.#device.reset(() => {})
-        return violation.rule
-      }
-      queue.ready = true
+    const before = this.#device.save()
+    const error = this.#loadDevice(saved, next)
+    if (error !== null) {
+      // Nothing has been taken yet, so this ends at once.
+      this.#device.reset(() => {})
+      this.#device.load(before)
+      return error
     }
     this.#state = next
     if (next.interruptStatus !== 0) this.#line.raise()
     if ((next.status & Status.DRIVER_OK) !== 0) this.#kickReady()
+    return null
+  }
+
+  #loadDevice(saved: SavedMmio, next: MmioState): string | null {
+    if ((saved.status & Status.FEATURES_OK) !== 0) this.#device.accept(next.driverFeatures)
+    const error = this.#device.load(saved.device)
+    if (error !== null) return error
+    for (const [index, { running }] of saved.queues.entries()) {
+      const queue = next.queues[index]
+      if (running === null || queue === undefined) continue
+      const violation = this.#device.start(index, placeOf(queue), running)
+      if (violation !== null) return violation.rule
+      queue.ready = true
+    }
     return null
   }
 
@@ -192,7 +215,7 @@ export class MmioTransport implements RegisterDevice, DeviceSignals {
       case Mmio.SHMBaseHigh:
         return ALL_ONES
       case Mmio.QueueReset:
-        return queue?.stopping === true ? 1 : 0
+        return queue?.resetting === true ? 1 : 0
       case Mmio.ConfigGeneration:
         return this.#device.configGeneration
       default:
@@ -275,13 +298,19 @@ export class MmioTransport implements RegisterDevice, DeviceSignals {
   }
 
   #writeQueueReset(queue: MmioQueueState, value: number): void {
-    const { bit } = CommonFeature.RING_RESET
-    if (value !== 1 || !hasFeature(this.#state.driverFeatures, bit)) {
+    const { status, driverFeatures } = this.#state
+    const negotiated =
+      (status & Status.FEATURES_OK) !== 0 && hasFeature(driverFeatures, CommonFeature.RING_RESET.bit)
+    if (value !== 1 || !negotiated) {
       this.#refuse({ rule: 'mmio.register-unknown', seen: value, expected: 1 }, Mmio.QueueReset)
       return
     }
-    if (queue.ready) this.#stopQueue(queue)
-    else Object.assign(queue, freshMmioQueue())
+    if (!queue.ready) {
+      Object.assign(queue, freshMmioQueue())
+      return
+    }
+    queue.resetting = true
+    this.#stopQueue(queue)
   }
 
   /** Not ready any more once everything taken has been given back. */
@@ -376,6 +405,12 @@ export class MmioTransport implements RegisterDevice, DeviceSignals {
     this.#line.raise()
   }
 
+  /** Reported, and served all the same: every byte of configuration space has a value. */
+  #judgeConfigWidth(offset: number, width: AccessWidth): void {
+    if (width !== 8 && offset % width === 0) return
+    this.#refuse({ rule: 'mmio.config-width', seen: width, expected: 4 }, offset)
+  }
+
   #refuse(refusal: Refusal, offset: number): void {
     const { rule, seen, expected } = refusal
     this.violated({
@@ -394,7 +429,7 @@ export class MmioTransport implements RegisterDevice, DeviceSignals {
   }
 }
 
-type QueueRegister = Exclude<keyof MmioQueueState, 'stopping' | 'ready'> | 'ready' | 'reset'
+type QueueRegister = Exclude<keyof MmioQueueState, 'stopping' | 'resetting' | 'ready'> | 'ready' | 'reset'
 
 const QUEUE_REGISTERS: ReadonlyMap<number, QueueRegister> = new Map<number, QueueRegister>([
   [Mmio.QueueSize, 'size'],

@@ -49,7 +49,7 @@ export interface StatusStep {
 export function statusStep(status: number, written: number): StatusStep {
   const refusals: Refusal[] = []
   const asked = written & DRIVER_BITS
-  const unknown = written & ~(DRIVER_BITS | Status.DEVICE_NEEDS_RESET)
+  const unknown = (written & ~(DRIVER_BITS | Status.DEVICE_NEEDS_RESET)) >>> 0
   if (unknown !== 0) refusals.push({ rule: 'status.unknown-bit', seen: unknown, expected: DRIVER_BITS })
   const cleared = status & DRIVER_BITS & ~asked
   if (cleared !== 0) refusals.push({ rule: 'status.bit-cleared', seen: written, expected: status })

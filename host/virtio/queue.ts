@@ -31,8 +31,11 @@ export class DeviceQueue {
   readonly #server: ChainServer
   #signals: DeviceSignals | null
   #ring: SplitRing | null
+  /** A turn is due. A turn that finds it unset was made for a ring that is gone, and serves nobody. */
   #pending: boolean
   #serving: boolean
+  /** The ring was broken when its state was saved. */
+  #broken: boolean
   #stopped: ((state: QueueState) => void) | null
   /** Made once: a turn must not cost a closure. */
   readonly #turn: () => void
@@ -47,6 +50,7 @@ export class DeviceQueue {
     this.#ring = null
     this.#pending = false
     this.#serving = false
+    this.#broken = false
     this.#stopped = null
     this.#turn = () => this.#serve()
   }
@@ -77,6 +81,7 @@ export class DeviceQueue {
     })
     if (!(ring instanceof SplitRing)) return ring
     this.#ring = ring
+    this.#broken = from.broken === true
     this.#stopped = null
     return null
   }
@@ -91,7 +96,8 @@ export class DeviceQueue {
     const ring = this.#live()
     if (this.#platform.trace.on) this.#traceGive(chain, writtenBytes)
     ring.complete(chain, writtenBytes)
-    if (!this.#serving) this.#publish(ring)
+    if (this.#serving) return
+    this.#publish(ring)
     this.#settle(ring)
   }
 
@@ -117,11 +123,14 @@ export class DeviceQueue {
     if (this.inFlight !== 0) throw new Error(`queue ${this.index} is reset with ${this.inFlight} chains out`)
     this.#ring = null
     this.#stopped = null
+    this.#pending = false
   }
 
   state(): QueueState | null {
     const ring = this.#ring
-    return ring === null ? null : { position: ring.position(), heads: ring.headsOut() }
+    if (ring === null) return null
+    const state = { position: ring.position(), heads: ring.headsOut() }
+    return this.#broken || ring.broken ? { ...state, broken: true } : state
   }
 
   #live(): SplitRing {
@@ -130,9 +139,10 @@ export class DeviceQueue {
   }
 
   #serve(): void {
+    if (!this.#pending) return
     this.#pending = false
     const ring = this.#ring
-    if (ring === null || this.#stopped !== null) return
+    if (ring === null || this.#broken || this.#stopped !== null) return
     this.#serving = true
     let left = ring.size
     while (left > 0 && this.#stopped === null) {
@@ -146,6 +156,8 @@ export class DeviceQueue {
     }
     this.#serving = false
     this.#publish(ring)
+    // Whoever heard the signal may have reset the device: nothing of this ring is to be told any more.
+    if (this.#ring !== ring) return
     if (ring.broken) this.#signals?.needsReset()
     else if (left === 0) this.kick()
     this.#settle(ring)
@@ -160,11 +172,12 @@ export class DeviceQueue {
   }
 
   #settle(ring: SplitRing): void {
-    if (this.#stopped === null || this.#serving || ring.inFlight > 0) return
+    if (this.#stopped === null || this.#serving || this.#ring !== ring || ring.inFlight > 0) return
     const stopped = this.#stopped
     const state = { position: ring.position(), heads: ring.headsOut() }
     this.#stopped = null
     this.#ring = null
+    this.#pending = false
     stopped(state)
   }
 
