@@ -174,7 +174,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
   serve(queue: DeviceQueue, chain: Chain): void {
     if (chain.writableBytes === 0) {
       // Nowhere to put a status: the buffer goes back unused.
-      this.#violated('block.status-absent', queue, chain.addresses[0] ?? null, 0, 1)
+      this.#violated('block.status-absent', queue, firstOf(chain), 0, 1)
       queue.complete(chain, 0)
       return
     }
@@ -183,8 +183,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     const { type, oddity } = this.#parser
     const counted = COUNTED.has(type) ? type : -1
     this.#counts.set(counted, (this.#counts.get(counted) ?? 0) + 1)
-    const at = chain.addresses[0] ?? null
-    if (oddity !== null) this.#violated(oddity.rule, queue, at, oddity.seen, oddity.expected)
+    if (oddity !== null) this.#violated(oddity.rule, queue, firstOf(chain), oddity.seen, oddity.expected)
     if (this.#platform.trace.on) this.#traceRequest(chain)
     const last = chain.count - 1
     const ticket: BlkTicket = {
@@ -243,8 +242,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
         return
       case 'refused': {
         const { queue, chain, dataInBytes } = ticket
-        const at = chain.addresses[0] ?? null
-        if (plan.rule !== null) this.#violated(plan.rule, queue, at, plan.seen, plan.expected)
+        if (plan.rule !== null) this.#violated(plan.rule, queue, firstOf(chain), plan.seen, plan.expected)
         const status = blkStatus(plan.outcome === 'unsupported' ? 'unsupported' : 'medium-error')
         this.#give(ticket, status, dataInBytes === 0 ? 1 : 0)
         return
@@ -340,4 +338,9 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
       bytes,
     })
   }
+}
+
+/** Where a request begins, for a report. Pooled chains keep the addresses of earlier ones. */
+function firstOf(chain: Chain): number | null {
+  return chain.count > 0 ? (chain.addresses[0] ?? null) : null
 }

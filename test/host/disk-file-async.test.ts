@@ -6,6 +6,7 @@ import type { Plain } from '../../protocol/platform.ts'
 import type { TraceEvent } from '../../protocol/trace.ts'
 import { assertBytes, noise, TestIo } from '../conformance/disk-backend.ts'
 import { escapePath, imageMaker, opened, platformAt, scratch } from './disk-subjects.ts'
+import { threadPool } from './thread-pool.ts'
 
 const { directory, remove } = scratch()
 afterAll(remove)
@@ -14,32 +15,6 @@ afterEach(() => vi.restoreAllMocks())
 const small = imageMaker(directory, 'small', 2 ** 20)
 
 type Callback = (error: NodeJS.ErrnoException | null, bytes: number) => void
-interface Call {
-  readonly name: string
-  readonly at: number
-  readonly bytes: number
-  readonly end: Callback
-}
-
-/** Stands in for the thread pool: calls wait until the test ends them, in any order. */
-function threadPool(): Call[] {
-  const calls: Call[] = []
-  const note =
-    (name: string) =>
-    (_fd: number, view: Uint8Array, _from: number, bytes: number, at: number, end: Callback) => {
-      calls.push({ name, at, bytes: Math.min(bytes, view.length), end })
-    }
-  vi.spyOn(fs, 'read').mockImplementation(note('read') as unknown as typeof fs.read)
-  vi.spyOn(fs, 'write').mockImplementation(note('write') as unknown as typeof fs.write)
-  const note0 = (name: string) => (_fd: number, end: Callback) => {
-    calls.push({ name, at: 0, bytes: 0, end })
-  }
-  vi.spyOn(fs, 'fdatasync').mockImplementation(note0('sync') as unknown as typeof fs.fdatasync)
-  vi.spyOn(fs, 'ftruncate').mockImplementation(((_fd: number, length: number, end: Callback) => {
-    calls.push({ name: 'truncate', at: length, bytes: 0, end })
-  }) as unknown as typeof fs.ftruncate)
-  return calls
-}
 
 function read(at: number, bytes = 512): TestIo {
   return new TestIo('read', at, bytes, [new Uint8Array(bytes)])
@@ -239,7 +214,7 @@ describe('file-async', () => {
       at: number,
       end: Callback,
     ) => {
-      calls.push({ name: 'writev', at, bytes: views[0]?.length ?? 0, end })
+      calls.push({ name: 'writev', at, bytes: views[0]?.length ?? 0, view: new Uint8Array(0), end })
     }) as unknown as typeof fs.writev)
     const { clock, submit } = await openAsync('')
     const io = write(1024)
