@@ -159,14 +159,12 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     if (typeof state !== 'object' || state === null || Array.isArray(state)) return 'not an object'
     const { writeback, generation } = state as { [name: string]: Plain | undefined }
     if (typeof writeback !== 'boolean') return 'writeback is not a boolean'
-    if (!Number.isInteger(generation) || !(Number(generation) >= 0 && Number(generation) <= 0xffff_ffff)) {
-      return 'generation is not 32 bits'
-    }
+    if (typeof generation !== 'number' || generation >>> 0 !== generation) return 'generation is not 32 bits'
     if (writeback !== this.#writeback && !hasFeature(this.#features, BlkFeature.CONFIG_WCE.bit)) {
       return 'writeback was switched without CONFIG_WCE'
     }
     this.#writeback = writeback
-    this.configGeneration = Number(generation)
+    this.configGeneration = generation >>> 0
     this.#config = this.#makeConfig()
     return null
   }

@@ -103,8 +103,9 @@ function record(value: unknown): { readonly [name: string]: unknown } | null {
     : null
 }
 
+/** JSON has a negative zero, registers have none. */
 function isWord(value: unknown, limit: number): value is number {
-  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < limit
+  return Number.isInteger(value) && Number(value) >= 0 && Number(value) < limit && !Object.is(value, -0)
 }
 
 /** What is out is what was taken and not given back, so the heads have to account for the two indices. */
