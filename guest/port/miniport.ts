@@ -57,6 +57,11 @@ export interface PortServices {
   getSystemAddress(srb: Srb): Gpa | null
   /** The one completion of a request, at DISPATCH_LEVEL or DIRQL, in any order. */
   requestComplete(srb: Srb): void
+  /**
+   * The device may still write this request's memory, and always will: pages that are never given back, but
+   * counted as left. Before `requestComplete`.
+   */
+  leaveOnLoan(srb: Srb): void
   /** One timer for each adapter: calls `work` at DISPATCH_LEVEL after `us`; 0 cancels it. */
   requestTimer(us: number, work: () => void): void
   /** Queues the miniport's DPC. */
@@ -76,7 +81,8 @@ export interface PortServices {
 
 /**
  * A storage miniport: HW_INITIALIZATION_DATA's routines. The port calls them at the IRQL and under the lock
- * that Storport does; none may wait.
+ * that Storport does; none may wait. An SRB, and the object that stands for it, is the miniport's from
+ * `buildIo` until `requestComplete`.
  */
 export interface Miniport {
   readonly name: string

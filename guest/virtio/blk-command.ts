@@ -1,8 +1,14 @@
 import type { Gpa } from '../../protocol/memory.ts'
 import { Segments } from './segments.ts'
 
-/** How a command ended: a status byte of the device's, or no device any more. */
-export type BlkEnd = { readonly kind: 'status'; readonly status: number } | { readonly kind: 'gone' }
+/**
+ * How a command ended: a status byte of the device's; no device any more; or a device that is given up and
+ * may still write the command's memory, which nobody may reuse then.
+ */
+export type BlkEnd =
+  | { readonly kind: 'status'; readonly status: number }
+  | { readonly kind: 'gone' }
+  | { readonly kind: 'lost' }
 
 /** A page or more of guest memory that a command reads or writes. */
 export interface GuestPiece {

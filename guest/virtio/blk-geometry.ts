@@ -7,6 +7,8 @@ import type { DriverTransport } from './transport.ts'
 export interface BlkGeometry {
   readonly capacitySectors: number
   readonly blockBytes: number
+  /** Logical blocks a physical one, as a power of two. */
+  readonly physicalExponent: number
   /** Data segments a request may have. */
   readonly segmentsMax: number
   readonly discardSectorsMax: number
@@ -18,6 +20,8 @@ export interface BlkGeometry {
 }
 
 const TWO_32 = 0x1_0000_0000
+/** READ CAPACITY (16) has four bits for it. */
+const PHYSICAL_EXPONENT_MAX = 15
 /** Reads of a changing configuration before the device is called broken. */
 const GENERATION_TRIES = 16
 
@@ -41,9 +45,13 @@ function readOnce(transport: DriverTransport, features: FeatureSet): BlkGeometry
   const le32 = (offset: number) => transport.readConfig(offset, 4)
   const when = (feature: { readonly bit: number }, offset: number, otherwise: number) =>
     hasFeature(features, feature.bit) ? le32(offset) : otherwise
+  const topology = hasFeature(features, BlkFeature.TOPOLOGY.bit)
+  const exponent = topology ? transport.readConfig(BlkConfig.physical_block_exp, 1) : 0
   return {
     capacitySectors: le32(BlkConfig.capacity) + le32(BlkConfig.capacity + 4) * TWO_32,
     blockBytes: when(BlkFeature.BLK_SIZE, BlkConfig.blk_size, 512),
+    // A hint: one that makes no sense is none.
+    physicalExponent: exponent <= PHYSICAL_EXPONENT_MAX ? exponent : 0,
     segmentsMax: when(BlkFeature.SEG_MAX, BlkConfig.seg_max, 1),
     discardSectorsMax: when(BlkFeature.DISCARD, BlkConfig.max_discard_sectors, 0),
     discardSegmentsMax: when(BlkFeature.DISCARD, BlkConfig.max_discard_seg, 0),

@@ -1,6 +1,6 @@
 import type { Gpa } from '../../protocol/memory.ts'
 import { gpa } from '../../protocol/memory.ts'
-import type { GuestPlatform } from '../../protocol/platform.ts'
+import type { Clock, GuestPlatform } from '../../protocol/platform.ts'
 import type { RequirementId } from '../../protocol/requirement.ts'
 import type { FeatureSet } from '../../protocol/version.ts'
 import { hasFeature, missingPrerequisite } from '../../protocol/version.ts'
@@ -22,22 +22,32 @@ const STATUS_AT = BlkRequest.$size
 /** No device writes this; the slot's status byte holds it until one does. */
 const NO_STATUS = 0xff
 const GONE: BlkEnd = { kind: 'gone' }
+const LOST: BlkEnd = { kind: 'lost' }
 /** Virtual time a device has to finish a reset, and how often the driver looks. */
 const RESET_POLL_US = 100
 const RESET_POLLS = 50_000
 /** Header and status byte: what a request needs besides its data. */
 const FRAME_SEGMENTS = 2
 
+/** What the driver needs of whoever it runs under: a bare machine, or a port driver. */
+export type BlkDriverHost = Pick<GuestPlatform, 'memory' | 'allocate'> & {
+  readonly clock: Pick<Clock, 'after'>
+  /** Absent where a port driver owns the interrupt, and calls `acknowledge` and `serve`. */
+  readonly connect?: GuestPlatform['connect']
+}
+
 export interface BlkDriverSetup {
-  readonly platform: GuestPlatform
+  readonly platform: BlkDriverHost
   readonly transport: DriverTransport
-  /** The interrupt line of the device. */
-  readonly line: number
+  /** The interrupt line of the device, where the driver connects it itself. */
+  readonly line?: number
   /** What this driver knows; it accepts what of it is offered. */
   readonly features: FeatureSet
   /** Largest queue it wants. */
   readonly queueSize: number
   readonly violated: (violation: Violation) => void
+  /** Hears every change of state, of geometry too. */
+  readonly changed?: (state: BlkDriverState) => void
 }
 
 export type BlkDriverState =
@@ -66,6 +76,9 @@ export class BlkDriver {
   #window: Window | null
   #slotsAt: Gpa
   #state: BlkDriverState
+  /** Causes acknowledged and not served yet. */
+  #usedPending: boolean
+  #configPending: boolean
   /** Who waits for the reset that is under way, in the order they asked; null when none is. */
   #resetting: ((reset: boolean) => void)[] | null
 
@@ -77,8 +90,10 @@ export class BlkDriver {
     this.#window = null
     this.#slotsAt = gpa(0)
     this.#state = { kind: 'stopped' }
+    this.#usedPending = false
+    this.#configPending = false
     this.#resetting = null
-    setup.platform.connect(setup.line, () => this.interrupt())
+    if (setup.line !== undefined) setup.platform.connect?.(setup.line, () => this.interrupt())
   }
 
   get state(): BlkDriverState {
@@ -94,12 +109,12 @@ export class BlkDriver {
    * a `stop` in the meantime made of it. Commands of an earlier start end as `gone`.
    */
   start(started: (state: BlkDriverState) => void): void {
-    this.#state = { kind: 'starting' }
+    this.#enter({ kind: 'starting' })
     const id = this.#setup.transport.identify()
     if (id !== DeviceId.BLOCK) {
       // Not ours: no register of it may be touched, and an empty place is no mistake of anybody's.
       if (id === null) this.#violated('mmio.identity', 0, 0)
-      this.#state = { kind: 'failed', why: 'no block device answers' }
+      this.#enter({ kind: 'failed', why: 'no block device answers' })
       started(this.#state)
       return
     }
@@ -116,15 +131,15 @@ export class BlkDriver {
    * more; `stopped` hears whether it got there.
    */
   stop(stopped: (clean: boolean) => void): void {
-    this.#state = { kind: 'stopping' }
+    this.#enter({ kind: 'stopping' })
     this.#resetDevice((reset) => {
       // Memory still on loan is never given back: a device that does not reset keeps it.
       if (reset) this.#abandonAll()
       else this.#violated('device.reset-answer', 0, 0)
       if (this.#state.kind === 'stopping') {
-        this.#state = reset
-          ? { kind: 'stopped' }
-          : { kind: 'failed', why: 'the device does not finish its reset' }
+        this.#enter(
+          reset ? { kind: 'stopped' } : { kind: 'failed', why: 'the device does not finish its reset' },
+        )
       }
       stopped(reset)
     })
@@ -158,9 +173,34 @@ export class BlkDriver {
 
   /** The service routine. */
   interrupt(): void {
+    if (this.acknowledge()) this.serve()
+  }
+
+  /** The part of a service routine that has to be done at once; true when the device had a cause. */
+  acknowledge(): boolean {
     const { used, config } = this.#setup.transport.takeInterrupt()
+    this.#usedPending ||= used
+    this.#configPending ||= config
+    return used || config
+  }
+
+  /** The rest of it: what the causes acknowledged so far ask for. */
+  serve(): void {
+    const used = this.#usedPending
+    const config = this.#configPending
+    this.#usedPending = false
+    this.#configPending = false
     if (config) this.#configChanged()
     if (used) this.#reap()
+  }
+
+  /**
+   * Ends what is out as `lost`, with a device that did not finish its reset: its users are told, and never
+   * reuse memory that it may still write.
+   */
+  forsake(): void {
+    if (this.#state.kind === 'ready') throw new Error('a device that works is not forsaken')
+    this.#endAll(LOST)
   }
 
   #reap(): void {
@@ -245,7 +285,7 @@ export class BlkDriver {
       this.#fail('the device needs a reset', 'device.needs-reset', started)
       return
     }
-    this.#state = { kind: 'ready', features, geometry: within(geometry, size) }
+    this.#enter({ kind: 'ready', features, geometry: within(geometry, size) })
     started(this.#state)
   }
 
@@ -276,7 +316,7 @@ export class BlkDriver {
     }
     const geometry = readGeometry(transport, this.#state.features)
     if (typeof geometry !== 'string') {
-      this.#state = { ...this.#state, geometry: within(geometry, this.#ring?.size ?? 0) }
+      this.#enter({ ...this.#state, geometry: within(geometry, this.#ring?.size ?? 0) })
       return
     }
     this.#violated(geometry, 0, 0)
@@ -286,20 +326,27 @@ export class BlkDriver {
   /** The device cannot go on, or cannot be believed: reset it, and end what was out. */
   #broke(): void {
     if (this.#state.kind !== 'ready') return
-    this.#state = { kind: 'failed', why: 'the device needs a reset' }
+    const failed: BlkDriverState = { kind: 'failed', why: 'the device needs a reset' }
+    this.#state = failed
     this.#resetDevice((reset) => {
       if (reset) this.#abandonAll()
       else this.#violated('device.reset-answer', 0, 0)
     })
+    // Told last: who hears it may start the device again, and that waits behind this reset.
+    if (this.#state === failed) this.#setup.changed?.(failed)
   }
 
   #abandonAll(): void {
+    this.#endAll(GONE)
+  }
+
+  #endAll(end: BlkEnd): void {
     const owners = this.#ring?.drain() ?? []
     this.#ring = null
     for (const slot of owners) {
       const { command } = slot
       slot.command = null
-      command?.ended(GONE, 0)
+      command?.ended(end, 0)
     }
   }
 
@@ -327,12 +374,17 @@ export class BlkDriver {
     for (const finished of waiting) finished(reset)
   }
 
+  #enter(state: BlkDriverState): void {
+    this.#state = state
+    this.#setup.changed?.(state)
+  }
+
   #fail(why: string, rule: RequirementId | null, started: (state: BlkDriverState) => void): void {
     if (rule !== null) this.#violated(rule, 0, 0)
     const { transport } = this.#setup
     // Bits are never taken back one by one, not even by giving up.
     transport.setStatus((transport.status() & 0xff) | Status.FAILED)
-    this.#state = { kind: 'failed', why }
+    this.#enter({ kind: 'failed', why })
     started(this.#state)
   }
 

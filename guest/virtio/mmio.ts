@@ -8,15 +8,18 @@ import { MMIO_CONFIG, MMIO_MAGIC, MMIO_VERSION, Mmio, MmioInterrupt } from '../.
 import type { QueuePlace } from '../../protocol/virtio/ring.ts'
 import type { DriverTransport } from './transport.ts'
 
+/** How registers are reached. */
+export type RegisterAccess = Pick<GuestPlatform, 'read' | 'write'>
+
 const TWO_32 = 0x1_0000_0000
 
 /** The driver's side of virtio-mmio, VIRTIO 1.2 section 4.2. Every call is register accesses, so exits. */
 export class MmioDriverTransport implements DriverTransport {
-  readonly #platform: GuestPlatform
+  readonly #platform: RegisterAccess
   readonly #base: Gpa
 
   /** @param base where the device's registers begin: from a resource list, never a constant. */
-  constructor(platform: GuestPlatform, base: Gpa) {
+  constructor(platform: RegisterAccess, base: Gpa) {
     this.#platform = platform
     this.#base = base
   }

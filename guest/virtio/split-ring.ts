@@ -50,7 +50,7 @@ const NO_NOTIFY = UsedFlag.NO_NOTIFY
 const NOT_OUT = 0xffff
 
 export interface DriverRingSetup {
-  readonly platform: GuestPlatform
+  readonly platform: Pick<GuestPlatform, 'memory' | 'allocate'>
   readonly queue: number
   /** A power of two up to the maximum the device named. */
   readonly size: number
