@@ -18,6 +18,7 @@ const OUTCOMES: ReadonlyMap<string, DiskOutcome> = new Map([
 
 const MEANINGS: ReadonlyMap<string, string> = new Map([
   ['ENOENT', 'no such file'],
+  ['EISDIR', 'it is a directory'],
   ['ENOTDIR', 'a part of its path is not a directory'],
   ['EACCES', 'permission denied'],
   ['EPERM', 'permission denied'],

@@ -1,0 +1,98 @@
+#!/usr/bin/env node
+import { Command, CommanderError, Option } from 'commander'
+import { VERSION } from '../bench/version.ts'
+import { BadInput, cleanUpAll, Exit, mistake, oneLine } from './exit.ts'
+
+const EXAMPLES = `
+Examples:
+  paravane run                                        a disk in memory: needs nothing
+  paravane run --disk file:disk.img                   an image; it is never changed
+  paravane run --disk 'file:disk.img | delay:ms=2'    the same, slower
+  paravane run --disk module:./mine.ts,sectors=4096   a backend of your own
+  paravane run --seed 7 --json --trace run.jsonl      the same run every time, for programs
+  paravane backends                                   every kind of disk, with a spec to paste
+
+Exit codes: 0 verified, 1 violation or wrong data, 2 bad input, 70 a mistake of Paravane's own.`
+
+function makeProgram(ended: (code: number) => void): Command {
+  const program = new Command('paravane')
+    .description('A test bench for paravirtual I/O: both ends of the wire in one process.')
+    .version(VERSION)
+    .addHelpText('after', EXAMPLES)
+    .configureOutput({
+      outputError: (text, write) => write(`paravane: ${oneLine(text.replace(/^error: /, ''))}\n`),
+    })
+    .exitOverride()
+  program
+    .command('run')
+    .description('drive disks through ring, device model and backend, and verify every byte')
+    .option('-d, --disk <spec>', 'a disk, any number of times (default: memory)', collect)
+    .option('-s, --seed <number>', 'makes the same choices again (default: another one each time)')
+    .addOption(new Option('--virtio <version>', 'VIRTIO 1.0, 1.1, 1.2 or 1.3 (default: 1.3)'))
+    .option('--verify <mode>', 'full, sample or none (default: full up to 16 GiB, else sample)')
+    .option('--operations <count>', 'requests of the random workload on each disk (default: 2000)')
+    .option('--write', 'let the workload overwrite the disk itself: its content is lost')
+    .option('--trace <file>', 'write every event as JSON lines')
+    .option('--json', 'print one JSON document and nothing else')
+    .addHelpText('after', EXAMPLES)
+    .allowExcessArguments(false)
+    .action(async (options) => {
+      ended(await (await import('./run.ts')).run(options))
+    })
+  program
+    .command('backends')
+    .description('list every kind of disk, or what one of them takes')
+    .argument('[kind]')
+    .option('--json', 'print one JSON document and nothing else')
+    .allowExcessArguments(false)
+    .action(async (kind, options) => {
+      ended(await (await import('./backends.ts')).backends(kind, options))
+    })
+  for (const command of program.commands) command.copyInheritedSettings(program)
+  return program
+}
+
+function collect(value: string, before: readonly string[] | undefined): string[] {
+  return [...(before ?? []), value]
+}
+
+/** Ends at once: overlays are memory, images were only read, and a trace is whole lines. */
+function end(code: number): never {
+  cleanUpAll()
+  process.exit(code)
+}
+
+async function main(): Promise<number> {
+  let code: number = Exit.VERIFIED
+  const program = makeProgram((ended) => {
+    code = ended
+  })
+  if (process.argv.length <= 2) {
+    program.outputHelp({ error: true })
+    return Exit.BAD_INPUT
+  }
+  await program.parseAsync()
+  return code
+}
+
+// Whoever read our output has enough of it: not an error, and nobody left to tell.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') end(Exit.VERIFIED)
+    mistake(error)
+  })
+}
+process.once('SIGINT', () => end(130))
+process.once('SIGTERM', () => end(143))
+process.on('uncaughtException', mistake)
+process.on('unhandledRejection', mistake)
+
+try {
+  // A user's module may leave timers behind; the run is over all the same.
+  end(await main())
+} catch (error) {
+  if (error instanceof CommanderError) end(error.exitCode === 0 ? Exit.VERIFIED : Exit.BAD_INPUT)
+  if (!(error instanceof BadInput)) mistake(error)
+  process.stderr.write(`paravane: ${oneLine(error.message)}\n`)
+  end(Exit.BAD_INPUT)
+}

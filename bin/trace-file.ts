@@ -1,0 +1,61 @@
+import fs from 'node:fs'
+import { errnoOf, meaningOf } from '../host/disk/errno.ts'
+import { BadInput } from './exit.ts'
+
+const CHUNK = 65_536
+
+/**
+ * A trace on disk. What is said before `open` is kept, so that a run that never begins leaves no file; a file
+ * that cannot be written any more ends the trace, not the run.
+ */
+export class TraceFile {
+  readonly #path: string
+  #fd: number | null
+  #text: string
+  #error: string | null
+
+  constructor(path: string) {
+    this.#path = path
+    this.#fd = null
+    this.#text = ''
+    this.#error = null
+  }
+
+  /** Why the file is not whole; null while it is. */
+  get error(): string | null {
+    return this.#error
+  }
+
+  /** @throws BadInput */
+  open(): void {
+    try {
+      this.#fd = fs.openSync(this.#path, 'w')
+    } catch (error) {
+      const why = errnoOf(error) === 'ENOENT' ? 'its folder does not exist' : meaningOf(error)
+      throw new BadInput(`--trace: cannot write ${JSON.stringify(this.#path)}: ${why}`)
+    }
+  }
+
+  readonly write = (line: string): void => {
+    if (this.#error !== null) return
+    this.#text += `${line}\n`
+    if (this.#fd !== null && this.#text.length >= CHUNK) this.#flush(this.#fd)
+  }
+
+  close(): void {
+    if (this.#fd === null) return
+    this.#flush(this.#fd)
+    fs.closeSync(this.#fd)
+    this.#fd = null
+  }
+
+  #flush(fd: number): void {
+    const bytes = Buffer.from(this.#text)
+    this.#text = ''
+    try {
+      for (let done = 0; done < bytes.length; ) done += fs.writeSync(fd, bytes, done)
+    } catch (error) {
+      this.#error ??= `--trace: ${JSON.stringify(this.#path)} is not whole: ${meaningOf(error)}`
+    }
+  }
+}
