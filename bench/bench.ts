@@ -3,7 +3,7 @@ import { GuestMemory } from '../protocol/memory.ts'
 import type { Random } from '../protocol/platform.ts'
 import { NO_TRACE } from '../protocol/trace.ts'
 import { type BenchDisk, openBenchDisk } from './bench-disk.ts'
-import { type GuestBuffer, makeBuffers } from './buffers.ts'
+import { type GuestBuffer, makeBuffer, makeBuffers } from './buffers.ts'
 import { RegisterBus } from './bus.ts'
 import {
   BadDescription,
@@ -29,6 +29,9 @@ export interface RunOptions {
   /** Hears how far the run is, a few times a second at most. */
   readonly progress?: (progress: Progress) => void
 }
+
+/** What one call of a test's own moves at a time. */
+const ACCESS_BYTES = 64 * 1024
 
 interface Parts {
   readonly description: CheckedDescription
@@ -57,9 +60,12 @@ export class Bench implements AsyncDisposable {
     this.#last = Promise.resolve()
     this.#closed = false
     this.description = parts.description
-    const { clock, buffers } = parts
+    const { clock } = parts
     const exclusively = <T>(work: () => Promise<T>) => this.#exclusively(work)
-    this.disks = parts.disks.map((disk) => new DiskAccess({ disk, clock, buffers, exclusively }))
+    this.disks = parts.disks.map((disk) => {
+      // Its own: what an unanswered request of one disk has on loan is nothing another may use.
+      return new DiskAccess({ disk, clock, buffer: makeBuffer(parts.guest, ACCESS_BYTES), exclusively })
+    })
   }
 
   /** Reads every disk whole, verifies reads and writes on it, and says what it found. */
@@ -88,7 +94,7 @@ export class Bench implements AsyncDisposable {
       const own = random.stream(disk.name)
       runs.push(await new DiskRun({ disk, clock, buffers, random: own, description, progress }).run())
       // What an unanswered request has on loan may be written any time: the next disk gets memory of its own.
-      if (disk.driver.outstanding > 0) buffers = makeBuffers(guest)
+      if (disk.driver.outstanding > 0 || disk.problems.loansLost) buffers = makeBuffers(guest)
     }
     const violations = disks.flatMap(violationsOf)
     const problems = disks.reduce((sum, disk) => sum + disk.problems.total, 0)

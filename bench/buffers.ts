@@ -20,12 +20,15 @@ export function makeBuffers(guest: BareGuest): readonly GuestBuffer[] {
   const most = guest.memory.end / 4
   const lengthBytes = 2 ** Math.floor(Math.log2(Math.min(LARGEST_BYTES, Math.max(LEAST_BYTES, most / COUNT))))
   const count = Math.min(COUNT, Math.floor(most / lengthBytes))
-  return Array.from({ length: count }, () => {
-    const at = guest.allocate(lengthBytes, lengthBytes)
-    const lent: Uint8Array<ArrayBuffer>[] = []
-    guest.memory.lend(at, lengthBytes, lent)
-    const [bytes] = lent
-    if (bytes === undefined) throw new Error('memory just allocated cannot be had')
-    return { at, bytes }
-  })
+  return Array.from({ length: count }, () => makeBuffer(guest, lengthBytes))
+}
+
+/** @param lengthBytes a power of two. */
+export function makeBuffer(guest: BareGuest, lengthBytes: number): GuestBuffer {
+  const at = guest.allocate(lengthBytes, lengthBytes)
+  const lent: Uint8Array<ArrayBuffer>[] = []
+  guest.memory.lend(at, lengthBytes, lent)
+  const [bytes] = lent
+  if (bytes === undefined) throw new Error('memory just allocated cannot be had')
+  return { at, bytes }
 }

@@ -22,7 +22,7 @@ export class DiskRequestFailed extends Error {
 export interface DiskAccessSetup {
   readonly disk: BenchDisk
   readonly clock: VirtualClock
-  readonly buffers: readonly GuestBuffer[]
+  readonly buffer: GuestBuffer
   readonly exclusively: <T>(work: () => Promise<T>) => Promise<T>
 }
 
@@ -102,8 +102,7 @@ export class DiskAccess {
     lengthBytes: number,
     move: (buffer: GuestBuffer, at: number, length: number) => Promise<void>,
   ): Promise<void> {
-    const [buffer] = this.#setup.buffers
-    if (buffer === undefined) throw new Error('a bench without buffers')
+    const { buffer } = this.#setup
     return this.#setup.exclusively(async () => {
       for (let at = 0; at < lengthBytes; at += buffer.bytes.length) {
         await move(buffer, at, Math.min(buffer.bytes.length, lengthBytes - at))

@@ -100,7 +100,7 @@ export class DiskRead implements DirectReadOwner<Piece> {
   ended(piece: Piece, end: BlkEnd, writtenBytes: number): void {
     const { problems } = this.#setup
     const { offset, lengthBytes } = piece
-    if (end.kind === 'gone' || end.status !== BlkStatus.OK) {
+    if (end.kind !== 'status' || end.status !== BlkStatus.OK) {
       problems.failed(BlkType.IN, offset, end)
       this.#fail(piece)
     } else if (writtenBytes !== lengthBytes + 1) {

@@ -18,11 +18,14 @@ export class ProblemList {
   readonly #disk: string
   readonly #first: Problem[]
   #total: number
+  /** A request ended whose memory the device may still write: nobody may use it again. */
+  loansLost: boolean
 
   constructor(disk: string) {
     this.#disk = disk
     this.#first = []
     this.#total = 0
+    this.loansLost = false
   }
 
   get total(): number {
@@ -39,6 +42,7 @@ export class ProblemList {
   }
 
   failed(type: number, offset: number, end: BlkEnd): void {
+    if (end.kind === 'lost') this.loansLost = true
     const sector = offset / SECTOR_BYTES
     this.add('request-failed', sector, `${typeName(type)} at sector ${sector} ended in ${endName(end)}`)
   }
@@ -71,6 +75,7 @@ export function typeName(type: number): string {
 
 function endName(end: BlkEnd): string {
   if (end.kind === 'gone') return 'a reset'
+  if (end.kind === 'lost') return 'a reset that the device does not finish'
   return Object.entries(BlkStatus).find(([, value]) => value === end.status)?.[0] ?? `status ${end.status}`
 }
 

@@ -134,10 +134,10 @@ export class Workload implements DirectReadOwner<Slot> {
   ended(slot: Slot, end: BlkEnd, writtenBytes: number): void {
     const { operation } = slot
     const offset = operation.block * this.#blockBytes
-    if (end.kind === 'gone' || end.status !== BlkStatus.OK) {
+    if (end.kind !== 'status' || end.status !== BlkStatus.OK) {
       this.#setup.problems.failed(operation.type, offset, end)
       if (changes(operation.type)) this.#model.forgot(operation.block, operation.count)
-      if (end.kind === 'gone') this.#lost = true
+      if (end.kind !== 'status') this.#lost = true
       this.#free(slot)
       return
     }
