@@ -43,6 +43,8 @@ class Slot extends BlkCommand {
   readonly #workload: Workload
   readonly buffer: GuestBuffer
   readonly window: Window
+  /** The data in one piece: what was written, or what was read once it is gathered. */
+  readonly content: Uint8Array<ArrayBuffer>
   operation: Operation
   dataBytes: number
   busy: boolean
@@ -52,6 +54,7 @@ class Slot extends BlkCommand {
     this.#workload = workload
     this.buffer = buffer
     this.window = new Window(buffer.bytes)
+    this.content = new Uint8Array(buffer.bytes.length)
     this.operation = NOTHING
     this.dataBytes = 0
     this.busy = false
@@ -59,6 +62,27 @@ class Slot extends BlkCommand {
 
   ended(end: BlkEnd, writtenBytes: number): void {
     this.#workload.ended(this, end, writtenBytes)
+  }
+
+  /** Moves `content` to where the segments are. */
+  scatter(): void {
+    this.#eachSegment((segment, at) => segment.set(this.content.subarray(at, at + segment.length)))
+  }
+
+  /** And back. */
+  gather(): void {
+    this.#eachSegment((segment, at) => this.content.set(segment, at))
+  }
+
+  #eachSegment(move: (segment: Uint8Array, at: number) => void): void {
+    const { addresses, lengths, count } = this.data
+    let done = 0
+    for (let i = 0; i < count; i++) {
+      const at = (addresses[i] ?? 0) - this.buffer.at
+      const length = lengths[i] ?? 0
+      move(this.buffer.bytes.subarray(at, at + length), done)
+      done += length
+    }
   }
 }
 
@@ -92,7 +116,9 @@ export class Workload implements DirectReadOwner<Slot> {
     this.#setup = setup
     this.#blockBytes = geometry.blockBytes
     this.#bufferBytes = buffers[0]?.bytes.length ?? 0
-    this.#source = new OperationSource(random, features, geometry, this.#bufferBytes)
+    // Half of a buffer stays free, so that segments can lie apart.
+    const most = Math.max(geometry.blockBytes, this.#bufferBytes / 2)
+    this.#source = new OperationSource(random, features, geometry, most)
     this.#model = new ContentModel(geometry.blockBytes)
     this.#direct = new DirectReader(reference, this, this.#bufferBytes)
     this.#slots = buffers.map((buffer) => new Slot(this, buffer))
@@ -160,7 +186,8 @@ export class Workload implements DirectReadOwner<Slot> {
   /** A request succeeded: what follows from it. */
   #settle(slot: Slot): void {
     const { type, block, count } = slot.operation
-    const bytes = slot.buffer.bytes.subarray(0, slot.dataBytes)
+    const bytes = slot.content.subarray(0, slot.dataBytes)
+    if (reads(type)) slot.gather()
     if (type === BlkType.IN) {
       if (!this.#model.covers(block, count)) {
         this.#direct.read(slot, block * this.#blockBytes, slot.dataBytes)
@@ -180,7 +207,7 @@ export class Workload implements DirectReadOwner<Slot> {
 
   #compare(slot: Slot, expected: Uint8Array, witness: string): void {
     const { block } = slot.operation
-    const seen = slot.buffer.bytes.subarray(0, slot.dataBytes)
+    const seen = slot.content.subarray(0, slot.dataBytes)
     this.#comparedBytes += this.#model.apply(block, expected, seen)
     this.#setup.problems.same(seen, expected, block * this.#blockBytes, witness)
   }
@@ -260,8 +287,8 @@ export class Workload implements DirectReadOwner<Slot> {
     slot.data.clear()
     if (transfer) {
       slot.dataBytes = count * this.#blockBytes
-      if (type === BlkType.OUT) this.#fillWithNoise(slot)
       this.#cut(slot)
+      if (type === BlkType.OUT) this.#fillWithNoise(slot)
     } else if (type === BlkType.GET_ID) {
       slot.dataBytes = IDENTIFY_BYTES
       slot.data.writable(slot.buffer.at, IDENTIFY_BYTES)
@@ -282,26 +309,32 @@ export class Workload implements DirectReadOwner<Slot> {
   }
 
   #fillWithNoise(slot: Slot): void {
-    const words = new Uint32Array(slot.buffer.bytes.buffer, slot.buffer.bytes.byteOffset, slot.dataBytes / 4)
+    const words = new Uint32Array(slot.content.buffer, 0, slot.dataBytes / 4)
     let state = this.#setup.random.next32() | 1
     for (let i = 0; i < words.length; i++) {
       state = (Math.imul(state, 0x915f77f5) + 0x9e3779b9) >>> 0
       words[i] = state
     }
+    slot.scatter()
   }
 
-  /** Segments need not be sectors, VIRTIO 1.2 section 5.2.6: only their sum has to be. */
+  /**
+   * Segments need not be sectors, VIRTIO 1.2 section 5.2.6: only their sum has to be. They lie apart where the
+   * buffer has room, so that the device cannot take them for one.
+   */
   #cut(slot: Slot): void {
     const { random, geometry } = this.#setup
     const most = Math.min(SEGMENTS_MAX, geometry.segmentsMax)
+    const apart = Math.floor((this.#bufferBytes - slot.dataBytes) / SEGMENTS_MAX)
     let at = 0
-    for (let pieces = 1 + random.below(most); pieces > 0 && at < slot.dataBytes; pieces--) {
-      const left = slot.dataBytes - at
+    let left = slot.dataBytes
+    for (let pieces = 1 + random.below(most); pieces > 0 && left > 0; pieces--) {
       const length = pieces === 1 ? left : 1 + random.below(left)
       const address = gpa(slot.buffer.at + at)
       if (slot.type === BlkType.OUT) slot.data.readable(address, length)
       else slot.data.writable(address, length)
-      at += length
+      at += length + (apart > 0 ? random.below(apart) : 0)
+      left -= length
     }
   }
 }

@@ -1,0 +1,286 @@
+import { createHash } from 'node:crypto'
+import fs from 'node:fs'
+import path from 'node:path'
+import fc from 'fast-check'
+import { afterAll, describe, expect, test } from 'vitest'
+import { type Bench, createBench } from '../../bench/bench.ts'
+import type { BenchDescription } from '../../bench/description.ts'
+import { DiskRequestFailed } from '../../bench/disk-access.ts'
+import type { BenchReport } from '../../bench/report.ts'
+import { TraceLines } from '../../bench/trace-lines.ts'
+import { VIRTIO_VERSIONS } from '../../protocol/virtio/features.ts'
+import { noise } from '../conformance/disk-backend.ts'
+import { escapePath, scratch } from '../host/disk-subjects.ts'
+
+const { directory, remove } = scratch()
+afterAll(remove)
+
+let made = 0
+function image(content: Uint8Array, lengthBytes = content.length): string {
+  const file = path.join(directory, `image-${made++}`)
+  fs.writeFileSync(file, content)
+  fs.truncateSync(file, lengthBytes)
+  return file
+}
+
+const fileSpec = (file: string, rest = '') => `file:${escapePath(file)}${rest}`
+const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
+
+async function using<T>(description: BenchDescription, use: (bench: Bench) => Promise<T>): Promise<T> {
+  const bench = await createBench(description)
+  try {
+    return await use(bench)
+  } finally {
+    await bench.close()
+  }
+}
+
+const reportOf = (description: BenchDescription) => using(description, (bench) => bench.run())
+
+/** All that is not of this machine and moment. */
+function lasting({ timing: _, ...report }: BenchReport) {
+  return report
+}
+
+async function traced(description: BenchDescription): Promise<{ lines: string[]; report: BenchReport }> {
+  const lines: string[] = []
+  const bench = await createBench(description, { trace: new TraceLines((line) => lines.push(line)) })
+  const report = await bench.run()
+  await bench.close()
+  return { lines, report }
+}
+
+describe('the digest', () => {
+  test('is that of the file, whatever its length, how its disk answers, and how much memory the guest has', async () => {
+    const spec = fc.constantFrom(
+      (file: string) => fileSpec(file),
+      (file: string) => fileSpec(file, ' | delay:us=50,jitter=5000'),
+      (file: string) => `file-async:${escapePath(file)}`,
+      (file: string) => fileSpec(file, ',block=4096,physical=8192'),
+    )
+    await fc.assert(
+      fc.asyncProperty(
+        spec,
+        fc.integer({ min: 1, max: 3_000_000 }),
+        fc.constantFrom(4, 16, 64),
+        fc.constantFrom(4, 16, 256),
+        fc.nat(),
+        async (specOf, lengthBytes, mebibytes, queueSize, seed) => {
+          const file = image(noise(Math.min(lengthBytes, 1_500_000), seed), lengthBytes)
+          const disks = [specOf(file)]
+          const report = await reportOf({
+            seed,
+            disks,
+            queueSize,
+            memoryBytes: mebibytes * 2 ** 20,
+            operations: 50,
+          })
+          expect(report).toMatchObject({ verified: true, problems: [], violations: [], unclaimedAccesses: 0 })
+          const [disk] = report.disks
+          const padded = new Uint8Array((disk?.sectors ?? 0) * 512)
+          padded.set(fs.readFileSync(file))
+          expect(disk?.sha256).toBe(sha256(padded))
+          expect(disk?.paddedBytes).toBe(padded.length - lengthBytes)
+          expect(padded.length - lengthBytes).toBeLessThan(disk?.blockBytes ?? 0)
+          fs.rmSync(file)
+        },
+      ),
+      { numRuns: 25 },
+    )
+  })
+
+  test('is none when the disk is sampled or not read', async () => {
+    const sampled = await reportOf({ disks: ['memory:size=2T'] })
+    expect(sampled.verified).toBe(true)
+    expect(sampled.disks[0]).toMatchObject({ verify: 'sample', sha256: null, sectors: 2 ** 32 })
+    expect(sampled.disks[0]?.readBytes).toBe(256 * 262_144)
+    const none = await reportOf({ disks: ['memory:size=1M'], verify: 'none' })
+    expect(none.disks[0]).toMatchObject({ verify: 'none', sha256: null, readBytes: 0 })
+  })
+})
+
+describe('data past 4 GiB of a sparse file', () => {
+  test('is where it was put, by name and in the sample that ends with the last piece', async () => {
+    const file = image(new Uint8Array(0), 5 * 2 ** 30 + 512)
+    const data = noise(4096, 4)
+    const places = [2 ** 32 - 2048, 2 ** 32 + 3 * 2 ** 20, 5 * 2 ** 30 + 512 - 4096]
+    const fd = fs.openSync(file, 'r+')
+    for (const place of places) fs.writeSync(fd, data, 0, data.length, place)
+    fs.closeSync(fd)
+    await using({ disks: [fileSpec(file)], verify: 'sample', operations: 200 }, async (bench) => {
+      for (const place of places) expect(await bench.disks[0]?.read(place, 4096)).toEqual(data)
+      expect((await bench.run()).verified).toBe(true)
+    })
+    fs.rmSync(file)
+  })
+})
+
+describe('an image', () => {
+  test('keeps every byte and its time, whatever the workload and the tests write', async () => {
+    const file = image(noise(1_000_000, 9))
+    fs.utimesSync(file, 1000, 1000)
+    const before = sha256(fs.readFileSync(file))
+    await using({ disks: [fileSpec(file)] }, async (bench) => {
+      await bench.disks[0]?.write(512, new Uint8Array(1024).fill(1))
+      const report = await bench.run()
+      expect(report.disks[0]?.requests).toMatchObject({ OUT: expect.any(Number), FLUSH: expect.any(Number) })
+    })
+    expect(sha256(fs.readFileSync(file))).toBe(before)
+    expect(fs.statSync(file).mtimeMs).toBe(1_000_000)
+  })
+
+  test('is written when that is asked for, and then belongs to one disk', async () => {
+    const file = image(noise(262_144, 9))
+    const before = sha256(fs.readFileSync(file))
+    const spec = fileSpec(file)
+    const other = path.join(directory, 'other-name')
+    fs.symlinkSync(file, other)
+    const both = { disks: [{ spec, write: true }, fileSpec(other)] }
+    await expect(createBench(both)).rejects.toThrow(/^disk1: ".*other-name" is disk0's image too/)
+    expect((await reportOf({ disks: [spec, fileSpec(other)], operations: 100 })).verified).toBe(true)
+    expect(sha256(fs.readFileSync(file))).toBe(before)
+    expect((await reportOf({ disks: [{ spec, write: true }] })).verified).toBe(true)
+    expect(sha256(fs.readFileSync(file))).not.toBe(before)
+  })
+
+  test('that may only be read is only read', async () => {
+    const file = image(noise(262_144, 9))
+    const spec = fileSpec(file, ',readonly')
+    const report = await reportOf({ disks: [{ spec, write: true }] })
+    expect(report.verified).toBe(true)
+    expect(Object.keys(report.disks[0]?.requests ?? {})).toEqual(['IN', 'FLUSH', 'GET_ID'])
+  })
+})
+
+describe('one seed', () => {
+  const disks = ['memory:size=1M | delay:us=10,jitter=500', 'memory:size=600K,serial=SN-1']
+
+  test('gives one trace and one report, byte for byte; another seed gives another', async () => {
+    const [one, again, other] = [
+      await traced({ seed: 11, disks }),
+      await traced({ seed: 11, disks }),
+      await traced({ seed: 12, disks }),
+    ]
+    expect(again.lines.join('\n') === one.lines.join('\n')).toBe(true)
+    expect(lasting(again.report)).toEqual(lasting(one.report))
+    expect(other.lines.slice(1).join('\n') === one.lines.slice(1).join('\n')).toBe(false)
+  })
+
+  test('replays from the first line of its trace alone', async () => {
+    const one = await traced({ seed: 5, disks, operations: 300, virtio: '1.1' })
+    const header = JSON.parse(one.lines[0] ?? '')
+    expect(header).toMatchObject({ schema: 1, paravane: expect.stringMatching(/^\d+\.\d+\.\d+/), seed: 5 })
+    const again = await traced(header.description)
+    expect(again.lines.join('\n') === one.lines.join('\n')).toBe(true)
+  })
+
+  test('is not moved by looking: the report is the same with and without a trace', async () => {
+    const description = { seed: 3, disks, operations: 300 }
+    expect(lasting((await traced(description)).report)).toEqual(lasting(await reportOf(description)))
+  })
+
+  test('shifts nothing on a disk when another one is put beside it', async () => {
+    const alone = await reportOf({ seed: 3, disks: disks.slice(0, 1) })
+    const beside = await reportOf({ seed: 3, disks })
+    expect(beside.disks[0]).toEqual(alone.disks[0])
+  })
+})
+
+describe('the counts', () => {
+  test('are those of the trace', async () => {
+    const { lines, report } = await traced({ seed: 2, disks: ['memory:size=2M'], operations: 400 })
+    const events = lines.slice(1).map((line) => JSON.parse(line))
+    const count = (name: string) => events.filter((event) => event.name === name).length
+    const [disk] = report.disks
+    const requests = Object.values(disk?.requests ?? {}).reduce((sum, one) => sum + one, 0)
+    expect(disk?.doorbells).toBe(count('doorbell'))
+    expect(disk?.interrupts).toBeLessThanOrEqual(count('signal'))
+    expect(requests).toBe(count('block'))
+    expect(requests).toBe((disk?.workload.requests ?? 0) + 2 * 4)
+    expect(disk?.interruptStatus).toBe(2 * (disk?.interrupts ?? 0))
+  })
+
+  test.each(VIRTIO_VERSIONS)('hold no request that VIRTIO %s does not have', async (virtio) => {
+    const report = await reportOf({ virtio, disks: ['memory:size=1M'] })
+    expect(report.verified).toBe(true)
+    const kinds = ['IN', 'OUT', 'FLUSH', 'GET_ID']
+    if (virtio !== '1.0') kinds.push('DISCARD', 'WRITE_ZEROES')
+    if (virtio >= '1.2') kinds.push('SECURE_ERASE')
+    expect(Object.keys(report.disks[0]?.requests ?? {})).toEqual(kinds)
+  })
+})
+
+describe('a disk of a bench', () => {
+  test('reads what was written through the driver, and nothing else changed', async () => {
+    const content = noise(300_000 - (300_000 % 512), 1)
+    await using({ disks: [fileSpec(image(content))] }, async (bench) => {
+      const [disk] = bench.disks
+      const model = content.slice()
+      const write = fc.tuple(fc.nat(content.length / 512 - 1), fc.integer({ min: 1, max: 200 }), fc.nat(255))
+      await fc.assert(
+        fc.asyncProperty(write, async ([sector, count, byte]) => {
+          const lengthBytes = Math.min(count * 512, content.length - sector * 512)
+          const bytes = new Uint8Array(lengthBytes).fill(byte)
+          model.set(bytes, sector * 512)
+          const all = Promise.all([
+            disk?.write(sector * 512, bytes),
+            disk?.flush(),
+            disk?.read(0, model.length),
+          ])
+          expect(Buffer.compare((await all)[2] ?? new Uint8Array(0), model)).toBe(0)
+        }),
+        { numRuns: 30 },
+      )
+      expect(disk?.violations).toEqual([])
+    })
+  })
+
+  test('says how a request failed, and goes on', async () => {
+    await using({ disks: ['memory:size=1M'] }, async (bench) => {
+      const [disk] = bench.disks
+      const past = disk?.read(2 ** 20, 512)
+      await expect(past).rejects.toThrow('IN at sector 2048 of disk0 ended in status 1')
+      await expect(past).rejects.toBeInstanceOf(DiskRequestFailed)
+      expect(disk?.violations).toMatchObject([{ rule: 'block.range', side: 'driver' }])
+      await expect(disk?.read(1, 512)).rejects.toThrow(/not whole sectors/)
+      expect(await disk?.read(0, 512)).toHaveLength(512)
+      const report = await bench.run()
+      expect(report.verified).toBe(false)
+      expect(report.violations).toMatchObject([
+        { disk: 'disk0', side: 'driver', rule: 'block.range', count: 1 },
+      ])
+    })
+  })
+
+  test('is closed once, and answers nobody afterwards', async () => {
+    const bench = await createBench()
+    await Promise.all([bench.close(), bench.close()])
+    await expect(bench.run()).rejects.toThrow('the bench is closed')
+  })
+})
+
+describe('a description that cannot be', () => {
+  test.each([
+    ['file:nowhere', /^disk0: file: cannot open "nowhere": no such file$/],
+    ['memory:size=0', /^disk0: "memory:size=0" is empty/],
+    ['module:nowhere.ts', /^disk0: module: cannot load "nowhere.ts"/],
+  ])('such as %s is refused in one line', async (spec, line) => {
+    await expect(createBench({ disks: [spec] })).rejects.toThrow(line)
+  })
+
+  test('leaves no file open', async () => {
+    const file = image(noise(4096, 1))
+    const open = () => fs.readdirSync('/proc/self/fd').length
+    if (!fs.existsSync('/proc/self/fd')) return
+    const before = open()
+    await expect(createBench({ disks: [fileSpec(file), 'file:nowhere'] })).rejects.toThrow(/^disk1/)
+    expect(open()).toBe(before)
+  })
+
+  test('is too little memory for its queues', async () => {
+    const disks = Array.from({ length: 8 }, () => 'memory')
+    await expect(createBench({ disks, memoryBytes: 4 * 2 ** 20 })).rejects.toThrow(
+      /^memoryBytes is 4194304, too little/,
+    )
+  })
+})
