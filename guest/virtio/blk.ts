@@ -3,7 +3,7 @@ import { gpa } from '../../protocol/memory.ts'
 import type { Clock, GuestPlatform } from '../../protocol/platform.ts'
 import type { RequirementId } from '../../protocol/requirement.ts'
 import type { FeatureSet } from '../../protocol/version.ts'
-import { hasFeature, missingPrerequisite } from '../../protocol/version.ts'
+import { featureMask, featureSet, hasFeature, missingPrerequisite } from '../../protocol/version.ts'
 import type { Violation } from '../../protocol/violation.ts'
 import { BlkFeature, BlkRequest, BlkStatus, BlkStatusByte } from '../../protocol/virtio/blk.ts'
 import { CommonFeature } from '../../protocol/virtio/features.ts'
@@ -26,6 +26,32 @@ const LOST: BlkEnd = { kind: 'lost' }
 /** Virtual time a device has to finish a reset, and how often the driver looks. */
 const RESET_POLL_US = 100
 const RESET_POLLS = 50_000
+/**
+ * What this driver can live with. A bit that nobody here knows could change the ring or the requests, so it is
+ * never accepted, VIRTIO 1.3 section 2.2.1; SIZE_MAX and ZONED are known and not kept to.
+ */
+const DRIVEN = featureSet(
+  [
+    CommonFeature.INDIRECT_DESC,
+    CommonFeature.EVENT_IDX,
+    CommonFeature.VERSION_1,
+    CommonFeature.ACCESS_PLATFORM,
+    CommonFeature.ORDER_PLATFORM,
+    CommonFeature.RING_RESET,
+    BlkFeature.SEG_MAX,
+    BlkFeature.GEOMETRY,
+    BlkFeature.RO,
+    BlkFeature.BLK_SIZE,
+    BlkFeature.FLUSH,
+    BlkFeature.TOPOLOGY,
+    BlkFeature.CONFIG_WCE,
+    BlkFeature.MQ,
+    BlkFeature.DISCARD,
+    BlkFeature.WRITE_ZEROES,
+    BlkFeature.LIFETIME,
+    BlkFeature.SECURE_ERASE,
+  ].map(({ bit }) => bit),
+)
 /** Header and status byte: what a request needs besides its data. */
 const FRAME_SEGMENTS = 2
 
@@ -41,7 +67,7 @@ export interface BlkDriverSetup {
   readonly transport: DriverTransport
   /** The interrupt line of the device, where the driver connects it itself. */
   readonly line?: number
-  /** What this driver knows; it accepts what of it is offered. */
+  /** What this driver may use: it accepts what of it is offered and it can drive. */
   readonly features: FeatureSet
   /** Largest queue it wants. */
   readonly queueSize: number
@@ -253,7 +279,7 @@ export class BlkDriver {
       this.#fail('the device is a legacy one', 'device.version-1', started)
       return
     }
-    const features = offered & (this.#setup.features | (1n << BigInt(CommonFeature.VERSION_1.bit)))
+    const features = offered & DRIVEN & (this.#setup.features | featureMask(CommonFeature.VERSION_1.bit))
     if (missingPrerequisite(offered, BlkFeature) !== null) {
       this.#violated('device.features-prerequisite', 0, 0)
     }
