@@ -1,0 +1,552 @@
+import fc from 'fast-check'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { MemoryDisk } from '../../host/disk/memory.ts'
+import { GuestMemory, gpa } from '../../protocol/memory.ts'
+import { Mmio } from '../../protocol/virtio/mmio.ts'
+import { noise, TestIo } from '../conformance/disk-backend.ts'
+import { DISCARD, FLUSH, GET_ID, IN, OUT, WRITE_ZEROES } from './blk-model.ts'
+import { BlkRig, placeAt, placeEnd } from './blk-rig.ts'
+import type { RawSegment } from './raw-queue.ts'
+import { RawQueue } from './raw-queue.ts'
+
+const MEMORY_BYTES = 0x4_0000
+const DISK_BYTES = 64 * 512
+const SIZE = 16
+const AT = 0x8000
+const WITNESS_AT = 0x6000
+const CONTENT = noise(DISK_BYTES, 5)
+
+afterEach(() => vi.restoreAllMocks())
+
+/** A device with two queues: one for the hostile driver, one whose good requests must go on being answered. */
+class Scene {
+  readonly rig: BlkRig
+  readonly disk: MemoryDisk
+  queue: RawQueue
+  witness: RawQueue
+
+  constructor(memory = GuestMemory.ofBytes(MEMORY_BYTES)) {
+    this.disk = new MemoryDisk(DISK_BYTES, {
+      blockBytes: 512,
+      physicalBlockBytes: 512,
+      readOnly: false,
+      serial: 'HOSTILE',
+    })
+    this.disk.submit(new TestIo('write', 0, DISK_BYTES, [CONTENT.slice()]))
+    const limits = { queues: 2, queueSize: SIZE, rangeSectors: 8, rangeSegments: 2 }
+    this.rig = new BlkRig({ backend: this.disk, memory, limits })
+    this.queue = this.rig.bringUp(this.rig.device.offered, SIZE)
+    this.witness = this.#second()
+  }
+
+  header(type: number, sector: bigint, at = AT): void {
+    const view = new DataView(this.rig.bytes.buffer, at, 16)
+    view.setUint32(0, type, true)
+    view.setUint32(4, 0, true)
+    view.setBigUint64(8, sector, true)
+  }
+
+  /** Offers a chain and has it served. */
+  serve(segments: readonly RawSegment[]): number {
+    const head = this.queue.offer(segments)
+    this.go()
+    return head
+  }
+
+  go(): void {
+    this.queue.publish()
+    this.rig.kick()
+    this.rig.drain()
+  }
+
+  /** One good read through the queue given: right status, length and bytes. */
+  expectGood(queue: RawQueue, index: number): void {
+    const { rig } = this
+    this.header(IN, 3n, WITNESS_AT)
+    rig.bytes[WITNESS_AT + 1024] = 0xff
+    const head = queue.offer([
+      { at: WITNESS_AT, lengthBytes: 16, write: false },
+      { at: WITNESS_AT + 16, lengthBytes: 512, write: true },
+      { at: WITNESS_AT + 1024, lengthBytes: 1, write: true },
+    ])
+    queue.publish()
+    rig.kick(index)
+    rig.drain()
+    expect(queue.reap()).toEqual({ head, lengthBytes: 513 })
+    expect(rig.bytes[WITNESS_AT + 1024]).toBe(0)
+    const expected = this.content().subarray(3 * 512, 4 * 512)
+    expect(Buffer.compare(rig.bytes.subarray(WITNESS_AT + 16, WITNESS_AT + 528), expected)).toBe(0)
+  }
+
+  content(): Uint8Array {
+    const bytes = new Uint8Array(DISK_BYTES)
+    this.disk.submit(new TestIo('read', 0, DISK_BYTES, [bytes]))
+    return bytes
+  }
+
+  /** The other queue is served all the while; this one at once, or after a reset when the device asks for one. */
+  expectAlive(): void {
+    const { rig } = this
+    this.expectGood(this.witness, 1)
+    if ((rig.status & 64) !== 0) {
+      rig.write(Mmio.Status, 0)
+      rig.drain()
+      expect(rig.status).toBe(0)
+      this.queue = rig.bringUp(rig.device.offered, SIZE)
+      this.witness = this.#second()
+    }
+    this.expectGood(this.queue, 0)
+    this.expectGood(this.witness, 1)
+  }
+
+  #second(): RawQueue {
+    const witness = new RawQueue(this.rig.memory, placeAt(placeEnd(this.queue.place), SIZE))
+    this.rig.startQueue(1, witness.place)
+    return witness
+  }
+}
+
+const readable = (at: number, lengthBytes: number): RawSegment => ({ at, lengthBytes, write: false })
+const writable = (at: number, lengthBytes: number): RawSegment => ({ at, lengthBytes, write: true })
+const STATUS_AT = AT + 0x1000
+const STATUS = writable(STATUS_AT, 1)
+
+interface HostileCase {
+  readonly behaviour: string
+  readonly rules: readonly string[]
+  /** Used lengths of the chains offered, in order; none for what is never given back. */
+  readonly used: readonly number[]
+  /** The status byte, where there is one to look at. */
+  readonly status?: number
+  act(scene: Scene): void
+}
+
+const CASES: readonly HostileCase[] = [
+  {
+    behaviour: 'H03: a chain of nothing but empty buffers',
+    rules: ['block.status-absent'],
+    used: [0],
+    act: (scene) => scene.serve([readable(AT, 0), writable(AT, 0)]),
+  },
+  {
+    behaviour: 'H03: a discard of no ranges',
+    rules: ['block.data-length'],
+    used: [1],
+    status: 1,
+    act(scene) {
+      scene.header(DISCARD, 0n)
+      scene.serve([readable(AT, 16), STATUS])
+    },
+  },
+  {
+    behaviour: 'H07: data that ends past memory',
+    rules: ['split.buffer-backed'],
+    used: [0],
+    act(scene) {
+      scene.header(IN, 0n)
+      scene.serve([readable(AT, 16), writable(MEMORY_BYTES - 511, 512), STATUS])
+    },
+  },
+  {
+    behaviour: 'H07: data whose end wraps the address space',
+    rules: ['split.buffer-backed'],
+    used: [0],
+    act(scene) {
+      scene.header(OUT, 0n)
+      scene.queue.describe(0, BigInt(AT), 16, 1, 1)
+      scene.queue.describe(1, 0xffff_ffff_ffff_fe00n, 512, 1, 2)
+      scene.queue.describe(2, BigInt(STATUS_AT), 1, 2, 0)
+      scene.queue.offerAnything(0)
+      scene.go()
+    },
+  },
+  {
+    behaviour: 'H07: a status byte outside memory',
+    rules: ['split.buffer-backed'],
+    used: [0],
+    act(scene) {
+      scene.header(FLUSH, 0n)
+      scene.serve([readable(AT, 16), writable(MEMORY_BYTES, 1)])
+    },
+  },
+  {
+    behaviour: 'H08: a status byte before the data of a write',
+    rules: ['split.readable-after-writable'],
+    used: [0],
+    act(scene) {
+      scene.header(OUT, 0n)
+      scene.serve([readable(AT, 16), STATUS, readable(AT + 16, 512)])
+    },
+  },
+  {
+    behaviour: 'H08: a header that can only be written',
+    rules: ['block.header-short'],
+    used: [0],
+    status: 1,
+    act(scene) {
+      scene.header(IN, 0n)
+      scene.serve([writable(AT, 16), STATUS])
+    },
+  },
+  {
+    behaviour: 'H08: data on both sides',
+    rules: ['block.data-direction'],
+    used: [0],
+    status: 1,
+    act(scene) {
+      scene.header(OUT, 0n)
+      scene.serve([readable(AT, 528), writable(AT + 1024, 16), STATUS])
+    },
+  },
+  {
+    behaviour: 'H09: a range table that ends in the middle of a range',
+    rules: ['block.data-length'],
+    used: [1],
+    status: 1,
+    act(scene) {
+      scene.header(WRITE_ZEROES, 0n)
+      scene.serve([readable(AT, 16 + 24), STATUS])
+    },
+  },
+  {
+    behaviour: 'H10: a sector of 2^64 - 1',
+    rules: ['block.range'],
+    used: [0],
+    status: 1,
+    act(scene) {
+      scene.header(IN, 2n ** 64n - 1n)
+      scene.serve([readable(AT, 16), writable(AT + 16, 512), STATUS])
+    },
+  },
+  {
+    behaviour: 'H10: a sector times 512 that is 0 in 64 bits',
+    rules: ['block.range'],
+    used: [1],
+    status: 1,
+    act(scene) {
+      scene.header(OUT, 2n ** 55n)
+      scene.serve([readable(AT, 528), STATUS])
+    },
+  },
+  {
+    behaviour: 'H10: a range that begins inside and counts 2^32 - 1 sectors',
+    rules: ['block.segment-sectors'],
+    used: [1],
+    status: 1,
+    act(scene) {
+      scene.header(DISCARD, 0n)
+      const view = new DataView(scene.rig.bytes.buffer, AT + 16, 16)
+      view.setBigUint64(0, 1n, true)
+      view.setUint32(8, 0xffff_ffff, true)
+      view.setUint32(12, 0, true)
+      scene.serve([readable(AT, 32), STATUS])
+    },
+  },
+  {
+    behaviour: 'H11: notifications of queues that do not exist',
+    rules: Array.from({ length: 3 }, () => 'mmio.queue-range'),
+    used: [],
+    act(scene) {
+      for (const queue of [2, 0xffff, 0xffff_ffff]) scene.rig.kick(queue)
+      scene.rig.drain()
+    },
+  },
+  {
+    behaviour: 'H12: a live queue that is moved',
+    rules: Array.from({ length: 4 }, () => 'mmio.queue-live'),
+    used: [],
+    act(scene) {
+      scene.rig.write(Mmio.QueueSel, 0)
+      scene.rig.write(Mmio.QueueDescLow, 0x9000)
+      scene.rig.write(Mmio.QueueDeviceHigh, 1)
+      scene.rig.write(Mmio.QueueSize, 4)
+      scene.rig.write(Mmio.QueueReady, 1)
+    },
+  },
+  {
+    behaviour: 'H13: types of other ages and devices',
+    rules: [],
+    used: [1, 1, 1, 1, 1],
+    status: 2,
+    act(scene) {
+      for (const type of [2, 3, 5, 0x8000_0000, 15]) {
+        scene.header(type, 0n)
+        scene.serve([readable(AT, 16), STATUS])
+      }
+    },
+  },
+  {
+    behaviour: 'H24: a read into the used ring of its own queue',
+    rules: [],
+    used: [],
+    act(scene) {
+      scene.header(IN, 0n)
+      scene.serve([readable(AT, 16), writable(scene.queue.place.device, 4 + 8 * SIZE - 100), STATUS])
+      // The driver has spoilt its own ring: a reset is what it needs now.
+      scene.rig.write(Mmio.Status, 0)
+      scene.rig.drain()
+      scene.queue = scene.rig.bringUp(scene.rig.device.offered, SIZE)
+      scene.witness = new RawQueue(scene.rig.memory, scene.witness.place)
+      scene.rig.startQueue(1, scene.witness.place)
+      scene.rig.violations.length = 0
+    },
+  },
+  {
+    behaviour: 'H24: a status byte in its own header and in its own descriptor',
+    rules: [],
+    used: [1, 1],
+    act(scene) {
+      scene.header(FLUSH, 0n)
+      scene.serve([readable(AT, 16), writable(AT, 1)])
+      scene.header(FLUSH, 0n)
+      scene.serve([readable(AT, 16), writable(scene.queue.place.descriptors, 1)])
+    },
+  },
+  {
+    behaviour: 'H27: a write past the end by one sector',
+    rules: ['block.range'],
+    used: [1],
+    status: 1,
+    act(scene) {
+      scene.header(OUT, 63n)
+      scene.serve([readable(AT, 16 + 1024), STATUS])
+    },
+  },
+  {
+    behaviour: 'H27: ranges of which only the last is bad',
+    rules: ['block.range'],
+    used: [1],
+    status: 1,
+    act(scene) {
+      scene.header(WRITE_ZEROES, 0n)
+      const view = new DataView(scene.rig.bytes.buffer, AT + 16, 32)
+      for (const [i, sector] of [0n, 64n].entries()) {
+        view.setBigUint64(16 * i, sector, true)
+        view.setUint32(16 * i + 8, 1, true)
+        view.setUint32(16 * i + 12, 0, true)
+      }
+      scene.serve([readable(AT, 48), STATUS])
+    },
+  },
+]
+
+describe('a hostile driver leaves a violation, a spent token and a living device', () => {
+  for (const { behaviour, rules, used, status, act } of CASES) {
+    test(behaviour, () => {
+      const scene = new Scene()
+      scene.rig.bytes[STATUS_AT] = 0xff
+      act(scene)
+      expect(scene.rig.rules).toEqual(rules)
+      const lengths: number[] = []
+      for (let one = scene.queue.reap(); one !== null; one = scene.queue.reap()) lengths.push(one.lengthBytes)
+      expect(lengths).toEqual(used)
+      if (status !== undefined) expect(scene.rig.bytes[STATUS_AT]).toBe(status)
+      expect(Buffer.compare(scene.content(), CONTENT)).toBe(0)
+      scene.expectAlive()
+    })
+  }
+
+  test('H14 and H15: bad requests between good ones, by the thousand: every head comes back once', () => {
+    const scene = new Scene()
+    const { rig, queue } = scene
+    for (let round = 0; round < 1500; round++) {
+      const kind = round % 5
+      scene.header(kind === 0 ? IN : kind === 1 ? 99 : OUT, BigInt(round % 3 === 0 ? 1000 : 1))
+      const head = scene.serve(
+        kind === 2
+          ? [readable(AT, 9), STATUS]
+          : kind === 3
+            ? [readable(AT, 528)]
+            : [readable(AT, 17), STATUS],
+      )
+      expect(queue.reap()?.head).toBe(head)
+      expect(queue.reap()).toBe(null)
+      if (round % 100 === 0) scene.expectGood(queue, 0)
+      rig.violations.length = 0
+    }
+    scene.expectAlive()
+  })
+
+  test('H16: memory and counts do not grow with what a driver says', () => {
+    const scene = new Scene()
+    const { rig } = scene
+    // Overlapping buffers that add up to megabytes of ranges: refused by their count, before a byte is copied.
+    scene.header(DISCARD, 0n)
+    const whole = Array.from({ length: SIZE - 2 }, () => readable(0, MEMORY_BYTES))
+    const lent = vi.spyOn(rig.memory, 'lend')
+    scene.serve([readable(AT, 16), ...whole, STATUS])
+    expect([rig.rules, lent.mock.calls.length]).toEqual([['block.segment-count'], 0])
+    scene.queue.reap()
+    // And of data: refused by the capacity.
+    rig.violations.length = 0
+    scene.header(IN, 0n)
+    scene.serve([readable(AT, 16), ...whole.map(({ at, lengthBytes }) => writable(at, lengthBytes)), STATUS])
+    expect([rig.rules, lent.mock.calls.length]).toEqual([['block.range'], 0])
+    scene.queue.reap()
+    for (let type = 100; type < 1100; type++) {
+      scene.header(type, 0n)
+      scene.serve([readable(AT, 16), STATUS])
+      scene.queue.reap()
+    }
+    expect(rig.device.counts.size).toBeLessThan(10)
+    expect(rig.device.counts.get(-1)).toBe(1000)
+    expect(rig.device.counts.get(DISCARD)).toBe(1)
+    scene.expectAlive()
+  })
+
+  test('H17: a storm of notifications costs one turn and no interrupt', () => {
+    const scene = new Scene()
+    const { rig } = scene
+    rig.drain()
+    const turns = vi.spyOn(rig.clock, 'defer')
+    for (let i = 0; i < 1000; i++) rig.kick()
+    rig.drain()
+    expect([turns.mock.calls.length, rig.line.rises, rig.rules]).toEqual([1, 0, []])
+    scene.expectAlive()
+  })
+
+  test('H12: a device is not kept from others: a queue that never began is none to be told of', () => {
+    const scene = new Scene()
+    const { rig } = scene
+    rig.write(Mmio.Status, 0)
+    rig.negotiate()
+    rig.kick(0)
+    rig.driverOk()
+    rig.kick(0)
+    rig.drain()
+    expect(rig.rules).toEqual(['queue.before-driver-ok', 'queue.before-driver-ok'])
+    scene.queue = new RawQueue(rig.memory, scene.queue.place)
+    rig.startQueue(0, scene.queue.place)
+    scene.expectGood(scene.queue, 0)
+  })
+})
+
+describe('twins that have to be accepted', () => {
+  test('H07: data that ends with the last byte of memory, and data across two regions', () => {
+    const half = MEMORY_BYTES / 2
+    const bytes = new Uint8Array(MEMORY_BYTES)
+    const memory = new GuestMemory([
+      { base: gpa(0), bytes: bytes.subarray(0, half) },
+      { base: gpa(half), bytes: bytes.subarray(half) },
+    ])
+    const scene = new Scene(memory)
+    scene.header(IN, 0n)
+    scene.serve([readable(AT, 16), writable(half - 100, 512), writable(MEMORY_BYTES - 513, 513)])
+    expect(scene.queue.reap()?.lengthBytes).toBe(1025)
+    expect(Buffer.compare(bytes.subarray(half - 100, half + 412), CONTENT.subarray(0, 512))).toBe(0)
+    expect(
+      Buffer.compare(bytes.subarray(MEMORY_BYTES - 513, MEMORY_BYTES - 1), CONTENT.subarray(512, 1024)),
+    ).toBe(0)
+    expect([bytes[MEMORY_BYTES - 1], scene.rig.rules]).toEqual([0, []])
+  })
+
+  test('H27: the last sector, exactly the most ranges of exactly the most sectors, and no data at all', () => {
+    const scene = new Scene()
+    scene.header(IN, 63n)
+    scene.serve([readable(AT, 16), writable(AT + 16, 512), STATUS])
+    expect([scene.queue.reap()?.lengthBytes, scene.rig.bytes[STATUS_AT]]).toEqual([513, 0])
+    scene.header(IN, 64n)
+    scene.serve([readable(AT, 16), STATUS])
+    expect([scene.queue.reap()?.lengthBytes, scene.rig.bytes[STATUS_AT]]).toEqual([1, 0])
+    scene.header(WRITE_ZEROES, 0n)
+    const view = new DataView(scene.rig.bytes.buffer, AT + 16, 32)
+    for (const [i, sector] of [0n, 56n].entries()) {
+      view.setBigUint64(16 * i, sector, true)
+      view.setUint32(16 * i + 8, 8, true)
+      view.setUint32(16 * i + 12, 1, true)
+    }
+    scene.serve([readable(AT, 48), STATUS])
+    expect([scene.queue.reap()?.lengthBytes, scene.rig.bytes[STATUS_AT], scene.rig.rules]).toEqual([1, 0, []])
+    const content = scene.content()
+    expect(content.subarray(0, 8 * 512).every((byte) => byte === 0)).toBe(true)
+    expect(content.subarray(56 * 512).every((byte) => byte === 0)).toBe(true)
+    expect(Buffer.compare(content.subarray(8 * 512, 56 * 512), CONTENT.subarray(8 * 512, 56 * 512))).toBe(0)
+  })
+
+  test('H09: a GET_ID into room for less is answered with its beginning', () => {
+    const scene = new Scene()
+    scene.header(GET_ID, 0n)
+    scene.serve([readable(AT, 16), writable(AT + 32, 4), STATUS])
+    expect([scene.queue.reap()?.lengthBytes, scene.rig.bytes[STATUS_AT]]).toEqual([5, 0])
+    expect(Buffer.from(scene.rig.bytes.subarray(AT + 32, AT + 36)).toString()).toBe('HOST')
+    expect(scene.rig.rules).toEqual(['block.id-length'])
+  })
+})
+
+describe('H06: what changes after it was read', () => {
+  /** Counts the reads of each byte of a range, and changes what has been read. */
+  function fickle(rig: BlkRig, from: number, lengthBytes: number): Map<number, number> {
+    const counts = new Map<number, number>()
+    const note = (view: DataView, at: number, width: number) => {
+      if (view.buffer !== rig.bytes.buffer) return
+      for (let i = 0; i < width; i++) {
+        const where = view.byteOffset + at + i
+        if (where < from || where >= from + lengthBytes) continue
+        counts.set(where, (counts.get(where) ?? 0) + 1)
+        rig.bytes[where] = (rig.bytes[where] ?? 0) ^ 0xff
+      }
+    }
+    for (const [name, width] of [
+      ['getUint8', 1],
+      ['getUint16', 2],
+      ['getUint32', 4],
+    ] as const) {
+      const real = DataView.prototype[name]
+      vi.spyOn(DataView.prototype, name).mockImplementation(function (
+        this: DataView,
+        at: number,
+        little?: boolean,
+      ) {
+        const value = real.call(this, at, little)
+        note(this, at, width)
+        return value
+      })
+    }
+    return counts
+  }
+
+  test('each field of a header is read once, and what was read is what is done', () => {
+    fc.assert(
+      fc.property(fc.constantFrom(IN, OUT, FLUSH, GET_ID, 77), fc.nat(60), (type, sector) => {
+        const scene = new Scene()
+        scene.header(type, BigInt(type === FLUSH ? 0 : sector))
+        const data = type === IN ? [writable(AT + 512, 512)] : type === OUT ? [readable(AT + 512, 512)] : []
+        const room = type === GET_ID ? [writable(AT + 512, 20)] : []
+        const counts = fickle(scene.rig, AT, 16)
+        scene.serve([readable(AT, 16), ...data, ...room, STATUS])
+        vi.restoreAllMocks()
+        for (const [, times] of counts) expect(times).toBe(1)
+        // Type and sector; the reserved word is nobody's business.
+        expect(counts.size).toBe(12)
+        expect([scene.rig.bytes[STATUS_AT], scene.rig.rules]).toEqual([type === 77 ? 2 : 0, []])
+        if (type === IN) {
+          const expected = CONTENT.subarray(sector * 512, sector * 512 + 512)
+          expect(Buffer.compare(scene.rig.bytes.subarray(AT + 512, AT + 1024), expected)).toBe(0)
+        }
+      }),
+      { numRuns: 50 },
+    )
+  })
+
+  test('a range table is copied once, and what was checked is what is done', () => {
+    const scene = new Scene()
+    scene.header(WRITE_ZEROES, 0n)
+    const view = new DataView(scene.rig.bytes.buffer, AT + 16, 16)
+    view.setBigUint64(0, 5n, true)
+    view.setUint32(8, 1, true)
+    view.setUint32(12, 0, true)
+    const lend = scene.rig.memory.lend.bind(scene.rig.memory)
+    const copies: number[] = []
+    vi.spyOn(scene.rig.memory, 'lend').mockImplementation((at, lengthBytes, into) => {
+      copies.push(at)
+      return lend(at, lengthBytes, into)
+    })
+    const counts = fickle(scene.rig, AT + 16, 16)
+    scene.serve([readable(AT, 32), STATUS])
+    vi.restoreAllMocks()
+    expect([copies, counts.size]).toEqual([[AT + 16], 0])
+    const content = scene.content()
+    expect(content.subarray(5 * 512, 6 * 512).every((byte) => byte === 0)).toBe(true)
+    expect(Buffer.compare(content.subarray(6 * 512), CONTENT.subarray(6 * 512))).toBe(0)
+  })
+})
