@@ -26,7 +26,7 @@ export const REQUIREMENTS = {
   'split.chain-length': driver('a chain is no longer than the queue', `${SPLIT}.5.3.1`),
   'split.readable-after-writable': driver('readable buffers come before writable ones', `${SPLIT}.4.2`),
   'split.buffer-backed': driver('a buffer lies in memory the device can reach', `${SPLIT}.5`),
-  'split.chain-bytes': driver('a chain is below 2^32 bytes', `${SPLIT}.5.1`),
+  'split.chain-bytes': driver('a chain is at most 2^32 bytes', `${SPLIT}.5.2`),
   'split.indirect-not-negotiated': driver('no indirect table without INDIRECT_DESC', `${SPLIT}.5.3.1`),
   'split.indirect-nested': driver('an indirect table has no indirect descriptor', `${SPLIT}.5.3.1`),
   'split.indirect-with-next': driver('INDIRECT and NEXT are not set together', `${SPLIT}.5.3.1`),

@@ -1,4 +1,3 @@
-import { gpa } from '../../protocol/memory.ts'
 import type { GuestPlatform } from '../../protocol/platform.ts'
 import type { RequirementId } from '../../protocol/requirement.ts'
 import type { Violation } from '../../protocol/violation.ts'
@@ -11,6 +10,7 @@ import {
   DESC_ALIGN,
   DescFlag,
   descTableBytes,
+  isQueueSize,
   needEvent,
   USED_ALIGN,
   UsedFlag,
@@ -54,7 +54,7 @@ export interface DriverRingSetup {
   readonly queue: number
   /** A power of two up to the maximum the device named. */
   readonly size: number
-  /** Descriptors of one indirect table; 0 when INDIRECT_DESC was not negotiated. */
+  /** Descriptors of one indirect table, at most `size`; 0 when INDIRECT_DESC was not negotiated. */
   readonly indirectSegments: number
   readonly eventIdx: boolean
   readonly violated: (violation: Violation) => void
@@ -101,6 +101,11 @@ export class DriverRing<T extends object> {
   /** By head: who posted it (undefined while it is not out), and how much it may be written. */
   readonly #owners: (T | undefined)[]
   readonly #writable: Float64Array
+  /** By head: 1 once the device may use it, which is not before it was published. */
+  readonly #shown: Uint8Array
+  /** Heads posted since the last `publish`. */
+  readonly #fresh: Uint16Array
+  #freshCount: number
   readonly #reaped: { owner: T | undefined; writtenBytes: number }
   #outstanding: number
   #posted: number
@@ -109,8 +114,11 @@ export class DriverRing<T extends object> {
   #seenUsed: number
   #broken: boolean
 
+  /** @throws when the size is none of a split queue's, or an indirect table is longer than the queue. */
   constructor(setup: DriverRingSetup) {
     const { platform, size, indirectSegments } = setup
+    if (!isQueueSize(size)) throw new Error(`${size} is not a queue size`)
+    if (!(indirectSegments <= size)) throw new Error(`a table of ${indirectSegments} for a queue of ${size}`)
     const { memory } = platform
     const descriptors = platform.allocate(descTableBytes(size), DESC_ALIGN)
     const driver = platform.allocate(availRingBytes(size), AVAIL_ALIGN)
@@ -139,6 +147,9 @@ export class DriverRing<T extends object> {
     this.#link = new Uint16Array(size).fill(NOT_OUT)
     this.#owners = new Array<T | undefined>(size).fill(undefined)
     this.#writable = new Float64Array(size)
+    this.#shown = new Uint8Array(size)
+    this.#fresh = new Uint16Array(size)
+    this.#freshCount = 0
     this.#reaped = { owner: undefined, writtenBytes: 0 }
     this.#outstanding = 0
     this.#posted = 0
@@ -178,6 +189,7 @@ export class DriverRing<T extends object> {
     this.#writable[head] = segments.writableBytes
     this.#available.putLe16(AVAIL_RING, head, (this.#posted & (this.size - 1)) * 2)
     this.#posted = (this.#posted + 1) & 0xffff
+    this.#fresh[this.#freshCount++] = head
     this.#outstanding++
     return true
   }
@@ -186,8 +198,9 @@ export class DriverRing<T extends object> {
   publish(): boolean {
     const before = this.#publishedIndex
     const now = this.#posted
-    if (now === before) return false
+    if (this.#freshCount === 0 || this.#broken) return false
     this.#publishedIndex = now
+    while (this.#freshCount > 0) this.#shown[this.#fresh[--this.#freshCount] as number] = 1
     this.#available.storeIndex(AVAIL_IDX, now)
     if (!this.#eventIdx) return (this.#used.loadIndex(USED_FLAGS) & NO_NOTIFY) === 0
     return needEvent(this.#used.loadIndex(EVENT, this.#availEvent), now, before)
@@ -201,17 +214,20 @@ export class DriverRing<T extends object> {
       const seen = this.#used.loadIndex(USED_IDX)
       const ahead = (seen - next) & 0xffff
       if (ahead === 0) return null
-      if (!(ahead <= this.#outstanding)) return this.#break('split.used-leap', ahead, this.#outstanding)
+      const shown = this.#outstanding - this.#freshCount
+      if (!(ahead <= shown)) return this.#break('split.used-leap', USED_IDX, ahead, shown)
       this.#seenUsed = seen
     }
     const base = (next & (this.size - 1)) * ELEM_BYTES + USED_RING
     const head = this.#used.le32(ELEM_ID, base)
     const writtenBytes = this.#used.le32(ELEM_LEN, base)
-    const owner = head < this.size ? this.#owners[head] : undefined
-    if (owner === undefined) return this.#break('split.used-id', head, this.size - 1)
+    const owner = head < this.size && this.#shown[head] === 1 ? this.#owners[head] : undefined
+    if (owner === undefined) return this.#break('split.used-id', base + ELEM_ID, head, this.size - 1)
     this.#nextUsed = (next + 1) & 0xffff
     const writable = this.#writable[head] as number
-    if (!(writtenBytes <= writable)) this.#report('split.used-length', writtenBytes, writable)
+    if (!(writtenBytes <= writable)) {
+      this.#report('split.used-length', base + ELEM_LEN, writtenBytes, writable)
+    }
     this.#release(head)
     this.#reaped.owner = owner
     this.#reaped.writtenBytes = Math.min(writtenBytes, writable)
@@ -231,8 +247,13 @@ export class DriverRing<T extends object> {
     return this.#used.loadIndex(USED_IDX) !== this.#nextUsed
   }
 
-  /** Takes back every owner that is still out. Only once the device cannot touch their buffers any more. */
+  /**
+   * Takes back every owner that is still out; the ring is of no use after that. Only once the device cannot
+   * touch their buffers any more.
+   */
   drain(): T[] {
+    this.#broken = true
+    this.#freshCount = 0
     const owners: T[] = []
     for (let head = 0; head < this.size; head++) {
       const owner = this.#owners[head]
@@ -292,6 +313,7 @@ export class DriverRing<T extends object> {
 
   #release(head: number): void {
     this.#owners[head] = undefined
+    this.#shown[head] = 0
     this.#outstanding--
     for (let index = head; index !== NOT_OUT; ) {
       const next = this.#link[index] as number
@@ -301,14 +323,15 @@ export class DriverRing<T extends object> {
     }
   }
 
-  #report(rule: RequirementId, seen: number, expected: number): void {
-    const at = gpa(this.place.device)
+  /** `offset` of the offending value in the used ring. */
+  #report(rule: RequirementId, offset: number, seen: number, expected: number): void {
+    const at = this.place.device + offset
     this.#violated({ rule, side: 'device', queue: this.#queue, at, seen, expected })
   }
 
-  #break(rule: RequirementId, seen: number, expected: number): null {
+  #break(rule: RequirementId, offset: number, seen: number, expected: number): null {
     this.#broken = true
-    this.#report(rule, seen, expected)
+    this.#report(rule, offset, seen, expected)
     return null
   }
 }

@@ -50,8 +50,9 @@ const INDIRECT = DescFlag.INDIRECT
 const NO_INTERRUPT = AvailFlag.NO_INTERRUPT
 const NO_NOTIFY = UsedFlag.NO_NOTIFY
 
-/** A used length is 32 bits wide. */
-const CHAIN_BYTES_MAX = 0xffff_ffff
+/** VIRTIO 1.2 section 2.7.5.2. One more than a used length can say. */
+const CHAIN_BYTES_MAX = 0x1_0000_0000
+const USED_LENGTH_MAX = 0xffff_ffff
 
 /** What a split ring is started with. */
 export interface SplitRingSetup {
@@ -192,7 +193,9 @@ export class SplitRing implements DeviceRing {
     return this.#size
   }
 
+  /** @throws when completions are not published: whoever resumes would never show them to the driver. */
   position(): RingPosition {
+    if (this.#filled !== this.#published) throw new Error(`queue ${this.#queue}: completions are unpublished`)
     return { available: this.#next, used: this.#filled }
   }
 
@@ -201,7 +204,7 @@ export class SplitRing implements DeviceRing {
     const out: number[] = []
     for (let head = 0; head < this.#size; head++) if (this.#out[head] === 1) out.push(head)
     const takenAt = (head: number) => this.#takenAt[head] ?? 0
-    // What was taken again but not yet walked is older than anything taken since.
+    // Nothing new is taken while something waits to be taken again, so what waits is the youngest.
     return [...out.sort((a, b) => takenAt(a) - takenAt(b)), ...this.#retake]
   }
 
@@ -209,8 +212,9 @@ export class SplitRing implements DeviceRing {
     // Malformed chains are passed over, but no more of them in one call than a ring holds.
     for (let left = this.#size; left > 0; left--) {
       if ((this.#next === this.#seen || this.#retake.length > 0) && !this.#look()) return null
+      const retaken = this.#retake.length > 0
       const head = this.#takeHead()
-      if (!(head < this.#size) || this.#out[head] === 1) return this.#distrust(head)
+      if (!(head < this.#size) || this.#out[head] === 1) return this.#distrust(head, retaken)
       const chain = this.#pool.pop() ?? new Chain()
       chain.head = head
       this.#out[head] = 1
@@ -230,6 +234,9 @@ export class SplitRing implements DeviceRing {
   }
 
   complete(chain: Chain, writtenBytes: number): void {
+    if (!(writtenBytes <= chain.writableBytes)) {
+      throw new Error(`queue ${this.#queue}: ${writtenBytes} bytes written into ${chain.writableBytes}`)
+    }
     this.#spend(chain)
     this.#use(chain.head, writtenBytes)
     if (this.#dma.log !== null) this.#logWritten(chain, writtenBytes)
@@ -297,12 +304,14 @@ export class SplitRing implements DeviceRing {
   }
 
   /** A head that names no chain: there is no token to give back, so the ring waits for a reset. */
-  #distrust(head: number): null {
+  #distrust(head: number, retaken: boolean): null {
+    const slot = (this.#next - 1) & (this.#size - 1)
+    const at = retaken ? null : this.#place.driver + AVAIL_RING + slot * 2
     this.#broken = true
     this.#seen = this.#next
     this.#retake = []
-    if (head < this.#size) this.#refuse('split.head-in-flight', this.#place.driver, head, 0)
-    else this.#refuse('split.head-range', this.#place.driver, head, this.#size - 1)
+    if (head < this.#size) this.#refuse('split.head-in-flight', at, head, 0)
+    else this.#refuse('split.head-range', at, head, this.#size - 1)
     return null
   }
 
@@ -317,6 +326,7 @@ export class SplitRing implements DeviceRing {
     const size = this.#size
     let table = this.#descriptors
     let tableBase = 0
+    let tableAt = this.#place.descriptors
     let limit = size
     let indirect = false
     let index = chain.head
@@ -334,19 +344,22 @@ export class SplitRing implements DeviceRing {
         if (!this.#enter(indirect, addr, len, flags)) return false
         table = this.#table.window
         tableBase = this.#table.base
+        tableAt = addr
         limit = len / DESC_BYTES
         index = 0
         indirect = true
         continue
       }
-      if (budget-- === 0) return this.#refuse('split.chain-length', chain.head, size + 1, size)
+      if (budget-- === 0)
+        return this.#refuse('split.chain-length', tableAt + index * DESC_BYTES, size + 1, size)
       // An empty buffer is legal and carries nothing.
       if (len > 0) {
         if (!this.#dma.reaches(gpa(addr), len))
           return this.#refuse('split.buffer-backed', addr, len, this.#dma.memory.end)
         if ((flags & WRITE) !== 0) writableBytes += len
-        else if (writableBytes > 0) return this.#refuse('split.readable-after-writable', addr, flags, WRITE)
-        else {
+        else if (writableBytes > 0) {
+          return this.#refuse('split.readable-after-writable', tableAt + index * DESC_BYTES, flags, WRITE)
+        } else {
           readableBytes += len
           readableCount++
         }
@@ -355,11 +368,14 @@ export class SplitRing implements DeviceRing {
         count++
       }
       if ((flags & NEXT) === 0) break
-      index = table.le16(DESC_NEXT, base)
-      if (!(index < limit)) return this.#refuse('split.next-range', chain.head, index, limit - 1)
+      const next = table.le16(DESC_NEXT, base)
+      if (!(next < limit)) {
+        return this.#refuse('split.next-range', tableAt + index * DESC_BYTES, next, limit - 1)
+      }
+      index = next
     }
     if (!(readableBytes + writableBytes <= CHAIN_BYTES_MAX)) {
-      return this.#refuse('split.chain-bytes', chain.head, readableBytes + writableBytes, CHAIN_BYTES_MAX)
+      return this.#refuse('split.chain-bytes', tableAt, readableBytes + writableBytes, CHAIN_BYTES_MAX)
     }
     chain.count = count
     chain.readableCount = readableCount
@@ -385,7 +401,7 @@ export class SplitRing implements DeviceRing {
   #use(head: number, writtenBytes: number): void {
     const base = (this.#filled & (this.#size - 1)) * ELEM_BYTES + USED_RING
     this.#used.putLe32(ELEM_ID, head, base)
-    this.#used.putLe32(ELEM_LEN, writtenBytes, base)
+    this.#used.putLe32(ELEM_LEN, Math.min(writtenBytes, USED_LENGTH_MAX), base)
     if (this.#dma.log !== null) this.#dma.wrote(gpa(this.#place.device + base), ELEM_BYTES)
     this.#filled = (this.#filled + 1) & 0xffff
     this.#out[head] = 0
@@ -406,7 +422,7 @@ export class SplitRing implements DeviceRing {
     }
   }
 
-  #refuse(rule: RequirementId, at: number, seen: number, expected: number): false {
+  #refuse(rule: RequirementId, at: number | null, seen: number, expected: number): false {
     this.#listener.violated({ rule, side: 'driver', queue: this.#queue, at, seen, expected })
     return false
   }
