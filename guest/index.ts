@@ -1,4 +1,5 @@
 export * from './class/disk/partition-table.ts'
+export * from './kernel/index.ts'
 export * from './port/miniport.ts'
 export * from './port/srb.ts'
 export * from './virtio/blk.ts'

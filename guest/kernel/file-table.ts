@@ -1,0 +1,187 @@
+import { BugCode, keBugCheckEx } from './bug-check.ts'
+import type { DeviceObject } from './device-object.ts'
+import type { DeviceTable } from './device-table.ts'
+import { KEvent } from './dispatcher-object.ts'
+import { FileObject } from './file-object.ts'
+import type { FileLookup } from './final-stage.ts'
+import type { Hal } from './hal.ts'
+import { FILE_OBJECT, FileFlag, IoType, IrpFlag, Major } from './io-layout.ts'
+import type { Irp } from './irp.ts'
+import type { IrpFlow } from './irp-flow.ts'
+import type { IrpPool } from './irp-pool.ts'
+import type { KernelMemory } from './kernel-memory.ts'
+import { KEVENT } from './layout.ts'
+import { NtStatus } from './nt-status.ts'
+import { type Pool, PoolType, poolTag } from './pool.ts'
+import type { Scheduler } from './scheduler.ts'
+import type { Synchronization } from './synchronization.ts'
+import { settled, type Waiting } from './thread.ts'
+import type { Waits } from './wait.ts'
+import type { WorkQueue } from './work-queue.ts'
+
+const FILE_TAG = poolTag('File')
+
+export interface FileParts {
+  readonly memory: KernelMemory
+  readonly hal: Hal
+  readonly pool: Pool
+  readonly irps: IrpPool
+  readonly flow: IrpFlow
+  readonly devices: DeviceTable
+  readonly scheduler: Scheduler
+  readonly synchronization: Synchronization
+  readonly waits: Waits
+  readonly work: WorkQueue
+}
+
+export interface FileOptions {
+  readonly synchronous: boolean
+  readonly alertable: boolean
+  readonly read: boolean
+  readonly write: boolean
+}
+
+/** File objects: one for each open. CLEANUP when the last handle closes, CLOSE when the last reference goes. */
+export class FileTable implements FileLookup {
+  readonly #parts: FileParts
+  readonly #files: Map<number, FileObject>
+
+  constructor(parts: FileParts) {
+    this.#parts = parts
+    this.#files = new Map()
+  }
+
+  get count(): number {
+    return this.#files.size
+  }
+  get all(): Iterable<FileObject> {
+    return this.#files.values()
+  }
+
+  /** The file object at `at`; null for 0. */
+  fileAt(at: number): FileObject | null {
+    if (at === 0) return null
+    return this.#files.get(at) ?? keBugCheckEx(BugCode.PAGE_FAULT_IN_NONPAGED_AREA, at)
+  }
+
+  /** Null when memory is short. It holds the device until it is closed. */
+  create(device: DeviceObject, fileName: string, options: FileOptions): FileObject | null {
+    const { memory, hal, pool, devices, synchronization } = this.#parts
+    const at = pool.allocate(PoolType.NON_PAGED, FILE_OBJECT.$size, FILE_TAG, hal.irql)
+    if (at === 0) return null
+    memory.zero(at, FILE_OBJECT.$size)
+    const { window } = memory
+    const file = new FileObject(memory, at, device, fileName)
+    window.putLe16(FILE_OBJECT.type, IoType.FILE, at)
+    window.putLe16(FILE_OBJECT.size, FILE_OBJECT.$size, at)
+    window.putLe64(FILE_OBJECT.deviceObject, device.at, at)
+    file.flags =
+      (options.synchronous ? FileFlag.SYNCHRONOUS_IO : 0) | (options.alertable ? FileFlag.ALERTABLE_IO : 0)
+    file.readAccess = options.read
+    file.writeAccess = options.write
+    synchronization.initializeEvent(file.lock, false, false)
+    synchronization.initializeEvent(file.event, true, false)
+    devices.reference(device)
+    this.#files.set(at, file)
+    return file
+  }
+
+  reference(file: FileObject): void {
+    file.references++
+  }
+
+  /** A request let go of the file. The last one closes it, in a system thread, since closing may wait. */
+  dereference(file: FileObject): void {
+    file.references--
+    if (file.references === 0) this.#parts.work.spawn(this.#close(file))
+  }
+
+  /** The same, in a thread that can wait. */
+  *release(file: FileObject): Waiting<void> {
+    file.references--
+    if (file.references === 0) yield* this.#close(file)
+  }
+
+  /** One handle is closed: the last one sends CLEANUP. */
+  *closeHandle(file: FileObject): Waiting<void> {
+    file.handles--
+    if (file.handles === 0) {
+      // A synchronous handle's requests are over before its cleanup begins.
+      if (file.isSynchronous) yield* this.lock(file)
+      yield* this.#send(file, Major.CLEANUP, IrpFlag.SYNCHRONOUS_API)
+      file.flags |= FileFlag.CLEANUP_COMPLETE
+      if (file.isSynchronous) this.unlock(file)
+    }
+    yield* this.release(file)
+  }
+
+  *#close(file: FileObject): Waiting<void> {
+    // An open that failed was never seen as one by the driver.
+    if ((file.flags & FileFlag.FILE_OPEN) !== 0) {
+      yield* this.#send(file, Major.CLOSE, IrpFlag.CLOSE_OPERATION | IrpFlag.SYNCHRONOUS_API)
+    }
+    this.forget(file)
+  }
+
+  /** Frees the object itself. */
+  forget(file: FileObject): void {
+    const { hal, pool, devices } = this.#parts
+    file.completion?.port.release?.()
+    this.#files.delete(file.at)
+    pool.free(file.at, hal.irql)
+    devices.dereference(file.device)
+  }
+
+  /** Sends CLEANUP or CLOSE to the top of the stack and waits for it; neither can fail. */
+  *#send(file: FileObject, major: Major, flags: number): Waiting<void> {
+    const { hal, pool, irps, flow, devices, scheduler, synchronization, waits, memory } = this.#parts
+    const top = devices.attached(file.device)
+    const room = pool.allocate(PoolType.NON_PAGED, 16 + KEVENT.$size, FILE_TAG, hal.irql)
+    const irp = room === 0 ? null : irps.allocate(top.stackSize)
+    // Windows waits for memory here, since closing must not fail; this kernel has no reserve.
+    if (irp === null) return keBugCheckEx(0x36, file.at)
+    const event = synchronization.initializeEvent(room + 16, false, false)
+    memory.zero(room, 16)
+    irp.flags = flags
+    irp.userIosb = room
+    irp.userEvent = event.at
+    irp.thread = scheduler.current?.at ?? 0
+    irp.originalFileObject = file.at
+    const { next } = irp
+    next.major = major
+    next.fileObject = file.at
+    if (major === Major.CLEANUP) file.references++
+    const status = yield* settled(flow.call(top, irp))
+    if (status === NtStatus.PENDING) yield* waits.wait([event.at], true)
+    if (major === Major.CLOSE) this.#freeClosed(irp)
+    pool.free(room, hal.irql)
+  }
+
+  #freeClosed(irp: Irp): void {
+    this.#parts.irps.free(irp)
+  }
+
+  /** The lock of a synchronous handle: one request at a time. */
+  *lock(file: FileObject): Waiting {
+    const { waits } = this.#parts
+    while (file.busy) {
+      file.waiters++
+      const status = yield* waits.wait([file.lock], true, {
+        alertable: (file.flags & FileFlag.ALERTABLE_IO) !== 0,
+        mode: 1,
+      })
+      file.waiters--
+      if (status !== NtStatus.WAIT_0) return status
+    }
+    file.busy = true
+    file.references++
+    return NtStatus.SUCCESS
+  }
+
+  unlock(file: FileObject): void {
+    file.busy = false
+    const lock = new KEvent(file.memory, file.lock)
+    if (file.waiters > 0) this.#parts.synchronization.setEvent(lock)
+    this.dereference(file)
+  }
+}

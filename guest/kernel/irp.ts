@@ -1,0 +1,247 @@
+import type { DeviceObject } from './device-object.ts'
+import { IO_STACK_LOCATION, IoType, IRP, IRP_TAIL_APC, IrpAllocation } from './io-layout.ts'
+import { type KernelMemory, KernelRecord, within } from './kernel-memory.ts'
+import { IO_STATUS_BLOCK } from './layout.ts'
+import { initializeList, listIsEmpty } from './list.ts'
+import type { NtStatus } from './nt-status.ts'
+import type { Routine } from './routine.ts'
+import { IoStackLocation } from './stack-location.ts'
+
+/**
+ * DRIVER_CANCEL: called with the cancel spin lock held, at DISPATCH level; it releases the lock with
+ * `irp.cancelIrql`. The request is its own to complete.
+ */
+export type CancelRoutine = (device: DeviceObject | null, irp: Irp) => void
+
+const STATUS = within(IRP.ioStatus, IO_STATUS_BLOCK.status)
+const INFORMATION = within(IRP.ioStatus, IO_STATUS_BLOCK.information)
+
+/** Where a request is: who may touch it. Kept beside the record for a verifier; nothing depends on it. */
+export type IrpHolder = 'originator' | 'driver' | 'system' | 'freed'
+
+/** Bytes of a request with so many locations. */
+export function irpBytes(stackCount: number): number {
+  return IRP.$size + stackCount * IO_STACK_LOCATION.$size
+}
+
+/** An I/O request packet. One view belongs to each block of memory and is used again with it. */
+export class Irp extends KernelRecord {
+  /** By index; `locations[n - 1]` is the location numbered n. Room for as many as the memory holds. */
+  readonly locations: readonly IoStackLocation[]
+  holder: IrpHolder
+
+  constructor(memory: KernelMemory, at: number, stackCount: number) {
+    super(memory, at)
+    this.locations = Array.from(
+      { length: stackCount },
+      (_, index) => new IoStackLocation(memory, at + irpBytes(index)),
+    )
+    this.holder = 'freed'
+  }
+
+  /** IoInitializeIrp, keeping the allocation flags. */
+  initialize(allocationFlags: number): void {
+    const { window, at, memory } = this
+    const stackCount = this.locations.length
+    memory.zero(at, irpBytes(stackCount))
+    window.putLe16(IRP.type, IoType.IRP, at)
+    window.putLe16(IRP.size, irpBytes(stackCount), at)
+    window.putU8(IRP.stackCount, stackCount, at)
+    window.putU8(IRP.currentLocation, stackCount + 1, at)
+    window.putU8(IRP.allocationFlags, allocationFlags, at)
+    window.putLe64(IRP.currentStackLocation, at + irpBytes(stackCount), at)
+    initializeList(window, at + IRP.threadListEntry)
+    for (const location of this.locations) location.device = null
+    this.holder = 'originator'
+  }
+
+  get type(): number {
+    return this.window.le16(IRP.type, this.at)
+  }
+  get sizeBytes(): number {
+    return this.window.le16(IRP.size, this.at)
+  }
+  get mdlAddress(): number {
+    return this.window.le64(IRP.mdlAddress, this.at)
+  }
+  set mdlAddress(value: number) {
+    this.window.putLe64(IRP.mdlAddress, value, this.at)
+  }
+  get flags(): number {
+    return this.window.le32(IRP.flags, this.at)
+  }
+  set flags(value: number) {
+    this.window.putLe32(IRP.flags, value, this.at)
+  }
+  /** AssociatedIrp.SystemBuffer. */
+  get systemBuffer(): number {
+    return this.window.le64(IRP.associatedIrp, this.at)
+  }
+  set systemBuffer(value: number) {
+    this.window.putLe64(IRP.associatedIrp, value, this.at)
+  }
+  /** AssociatedIrp.MasterIrp of an associated one. */
+  get masterIrp(): number {
+    return this.systemBuffer
+  }
+  set masterIrp(value: number) {
+    this.systemBuffer = value
+  }
+  /** AssociatedIrp.IrpCount of a master: associated ones not finished. */
+  get irpCount(): number {
+    return this.systemBuffer
+  }
+  set irpCount(value: number) {
+    this.systemBuffer = value
+  }
+  /** IoStatus.Status. */
+  get status(): NtStatus {
+    return this.window.le32(STATUS, this.at) as NtStatus
+  }
+  set status(value: NtStatus) {
+    this.window.putLe32(STATUS, value, this.at)
+  }
+  /** IoStatus.Information. */
+  get information(): number {
+    return this.window.le64(INFORMATION, this.at)
+  }
+  set information(value: number) {
+    this.window.putLe64(INFORMATION, value, this.at)
+  }
+  get requestorMode(): number {
+    return this.window.u8(IRP.requestorMode, this.at)
+  }
+  set requestorMode(value: number) {
+    this.window.putU8(IRP.requestorMode, value, this.at)
+  }
+  get pendingReturned(): boolean {
+    return this.window.u8(IRP.pendingReturned, this.at) !== 0
+  }
+  set pendingReturned(value: boolean) {
+    this.window.putU8(IRP.pendingReturned, value ? 1 : 0, this.at)
+  }
+  get stackCount(): number {
+    return this.window.u8(IRP.stackCount, this.at)
+  }
+  /** 1-based; stackCount + 1 means "with the originator". */
+  get currentLocation(): number {
+    return this.window.u8(IRP.currentLocation, this.at)
+  }
+  /** Moves the current location, and with it the pointer to it. */
+  set currentLocation(value: number) {
+    this.window.putU8(IRP.currentLocation, value, this.at)
+    this.window.putLe64(
+      IRP.currentStackLocation,
+      this.at + IRP.$size + (value - 1) * IO_STACK_LOCATION.$size,
+      this.at,
+    )
+  }
+  get cancel(): boolean {
+    return this.window.u8(IRP.cancel, this.at) !== 0
+  }
+  set cancel(value: boolean) {
+    this.window.putU8(IRP.cancel, value ? 1 : 0, this.at)
+  }
+  get cancelIrql(): number {
+    return this.window.u8(IRP.cancelIrql, this.at)
+  }
+  set cancelIrql(value: number) {
+    this.window.putU8(IRP.cancelIrql, value, this.at)
+  }
+  get allocationFlags(): number {
+    return this.window.u8(IRP.allocationFlags, this.at)
+  }
+  get userIosb(): number {
+    return this.window.le64(IRP.userIosb, this.at)
+  }
+  set userIosb(value: number) {
+    this.window.putLe64(IRP.userIosb, value, this.at)
+  }
+  get userEvent(): number {
+    return this.window.le64(IRP.userEvent, this.at)
+  }
+  set userEvent(value: number) {
+    this.window.putLe64(IRP.userEvent, value, this.at)
+  }
+  get userApcRoutine(): number {
+    return this.window.le64(IRP.userApcRoutine, this.at)
+  }
+  set userApcRoutine(value: number) {
+    this.window.putLe64(IRP.userApcRoutine, value, this.at)
+  }
+  get userApcContext(): number {
+    return this.window.le64(IRP.userApcContext, this.at)
+  }
+  set userApcContext(value: number) {
+    this.window.putLe64(IRP.userApcContext, value, this.at)
+  }
+  get cancelRoutine(): Routine<CancelRoutine> {
+    return this.window.le64(IRP.cancelRoutine, this.at) as Routine<CancelRoutine>
+  }
+  set cancelRoutine(value: Routine<CancelRoutine>) {
+    this.window.putLe64(IRP.cancelRoutine, value, this.at)
+  }
+  get userBuffer(): number {
+    return this.window.le64(IRP.userBuffer, this.at)
+  }
+  set userBuffer(value: number) {
+    this.window.putLe64(IRP.userBuffer, value, this.at)
+  }
+  /** Tail.Overlay.Thread: ETHREAD. */
+  get thread(): number {
+    return this.window.le64(IRP.thread, this.at)
+  }
+  set thread(value: number) {
+    this.window.putLe64(IRP.thread, value, this.at)
+  }
+  get originalFileObject(): number {
+    return this.window.le64(IRP.originalFileObject, this.at)
+  }
+  set originalFileObject(value: number) {
+    this.window.putLe64(IRP.originalFileObject, value, this.at)
+  }
+
+  /** Tail.Overlay.DriverContext[index], the owner's. */
+  driverContext(index: number): number {
+    return this.window.le64(IRP.driverContext, this.at + index * 8)
+  }
+  putDriverContext(index: number, value: number): void {
+    this.window.putLe64(IRP.driverContext, value, this.at + index * 8)
+  }
+
+  /** Tail.Overlay.ListEntry, the owner's: an address for the list functions. */
+  get listEntry(): number {
+    return this.at + IRP.listEntry
+  }
+  /** Tail.Overlay.DeviceQueueEntry: an address; shares its place with DriverContext. */
+  get deviceQueueEntry(): number {
+    return this.at + (IRP.driverContext as number)
+  }
+  /** ThreadListEntry: an address. */
+  get threadListEntry(): number {
+    return this.at + IRP.threadListEntry
+  }
+  /** Tail.Apc: an address; overlays everything the driver owned. */
+  get tailApc(): number {
+    return this.at + IRP_TAIL_APC
+  }
+  get isThreaded(): boolean {
+    return !listIsEmpty(this.window, this.threadListEntry)
+  }
+  get isFixedSize(): boolean {
+    return (this.allocationFlags & IrpAllocation.FIXED_SIZE) !== 0
+  }
+
+  /** IoGetCurrentIrpStackLocation. Without a location of one's own it is a wild pointer. */
+  get current(): IoStackLocation {
+    return (
+      this.locations[this.currentLocation - 1] ?? this.fault(this.at + irpBytes(this.currentLocation - 1))
+    )
+  }
+  /** IoGetNextIrpStackLocation: the one of the driver below. */
+  get next(): IoStackLocation {
+    return (
+      this.locations[this.currentLocation - 2] ?? this.fault(this.at + irpBytes(this.currentLocation - 2))
+    )
+  }
+}
