@@ -60,7 +60,10 @@ const CYLINDERS = 4
 const HEADS = 16
 const SECTORS_PER_TRACK = 63
 
-/** The machine: Debian's build stops in its debugger first, hence `debugger`; `printer` receives our lines. */
+/**
+ * The machine: Debian's build stops in its debugger first, hence `debugger`; `printer` receives our lines. With
+ * the sound library installed and no sound card it would end before it starts, hence `sound`.
+ */
 const CONFIGURATION = `config_interface: textconfig
 display_library: term
 memory: guest=64, host=64
@@ -71,6 +74,7 @@ ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=disk, path=disk, mode=flat, cylinders=${CYLINDERS}, heads=${HEADS}, spt=${SECTORS_PER_TRACK}
 boot: disk
 parport1: enabled=1, file=printer
+sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy
 log: log
 panic: action=fatal
 error: action=report
