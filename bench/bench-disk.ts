@@ -13,6 +13,7 @@ import { ViolationLog } from '../protocol/violation.ts'
 import { BlkFeature } from '../protocol/virtio/blk.ts'
 import { featuresOfVersion, type VirtioVersion } from '../protocol/virtio/features.ts'
 import type { RegisterBus } from './bus.ts'
+import { ContentModel } from './content-model.ts'
 import { BadDescription, type CheckedDescription, type CheckedDisk } from './description.ts'
 import type { BareGuest } from './guest.ts'
 import { imageFileOf } from './image-file.ts'
@@ -49,6 +50,8 @@ export class BenchDisk {
   readonly line: LevelLine
   readonly violations: ViolationLog
   readonly problems: ProblemList
+  /** What was written to the disk since the bench was made, by whomever. */
+  readonly model: ContentModel
   /** Bytes of the disk that its image file does not have. */
   readonly paddedBytes: number
 
@@ -64,6 +67,7 @@ export class BenchDisk {
     this.paddedBytes = ownBytes === null ? 0 : Math.max(0, source.facts.lengthBytes - ownBytes)
     this.violations = new ViolationLog()
     this.problems = problems
+    this.model = new ContentModel(source.facts.blockBytes)
     this.line = new LevelLine(guest.clock)
     this.device = new BlkDevice({
       platform,

@@ -17,6 +17,10 @@ export class ContentModel {
     return [...this.#blocks.keys()].sort((a, b) => a - b)
   }
 
+  get blockBytes(): number {
+    return this.#blockBytes
+  }
+
   wrote(block: number, bytes: Uint8Array): void {
     const size = this.#blockBytes
     for (let at = 0; at < bytes.length; at += size) {
@@ -46,6 +50,8 @@ export class ContentModel {
   apply(block: number, expected: Uint8Array, seen: Uint8Array): number {
     const size = this.#blockBytes
     let compared = expected.length
+    // A disk nobody wrote to is read whole without a look at each block.
+    if (this.#blocks.size === 0) return compared
     for (let at = 0; at < expected.length; at += size) {
       const held = this.#blocks.get(block + at / size)
       if (held === undefined) continue

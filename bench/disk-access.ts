@@ -88,8 +88,15 @@ export class DiskAccess {
   async write(offset: number, bytes: Uint8Array): Promise<void> {
     wholeSectors(offset, bytes.length)
     await this.#inPieces(bytes.length, async (buffer, at, length) => {
-      buffer.bytes.set(bytes.subarray(at, at + length))
+      const piece = bytes.subarray(at, at + length)
+      const { model } = this.#setup.disk
+      const first = Math.floor((offset + at) / model.blockBytes)
+      buffer.bytes.set(piece)
+      // Known again once it succeeds: what a write that failed left is for nobody to say.
+      const end = Math.min(offset + at + length, this.facts.lengthBytes)
+      model.forgot(first, Math.ceil(end / model.blockBytes) - first)
       await this.#one(BlkType.OUT, offset + at, buffer, length)
+      model.wrote(first, piece)
     })
   }
 

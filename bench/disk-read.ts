@@ -4,6 +4,7 @@ import { BlkCommand, type BlkEnd } from '../guest/virtio/blk-command.ts'
 import type { DiskBackend, DiskOutcome } from '../host/disk/backend.ts'
 import { BlkStatus, BlkType, SECTOR_BYTES } from '../protocol/virtio/blk.ts'
 import type { GuestBuffer } from './buffers.ts'
+import type { ContentModel } from './content-model.ts'
 import { DirectReader, type DirectReadOwner } from './direct-read.ts'
 import type { ProblemList } from './problem.ts'
 
@@ -15,7 +16,8 @@ export interface DiskReadSetup {
   /** First byte of piece `index` (each a buffer long, the disk's end apart), and how many there are. */
   readonly offsetOf: (index: number) => number
   readonly count: number
-  /** What the driver reads is compared with this. */
+  /** What the driver reads is compared with this, and with what is known to have been written over it. */
+  readonly model: ContentModel
   readonly reference: DiskBackend
   /** Takes what was read, piece by piece in order; null when the pieces are not the whole disk. */
   readonly hash: Hash | null
@@ -110,14 +112,11 @@ export class DiskRead implements DirectReadOwner<Piece> {
   }
 
   directRead(piece: Piece, expected: Uint8Array<ArrayBuffer>, outcome: DiskOutcome): void {
-    const { problems } = this.#setup
+    const { problems, model } = this.#setup
     if (outcome === 'ok') {
-      problems.same(
-        piece.buffer.bytes.subarray(0, piece.lengthBytes),
-        expected,
-        piece.offset,
-        'the backend holds',
-      )
+      const seen = piece.buffer.bytes.subarray(0, piece.lengthBytes)
+      model.apply(piece.offset / model.blockBytes, expected, seen)
+      problems.same(seen, expected, piece.offset, 'the backend holds')
     } else {
       const sector = piece.offset / SECTOR_BYTES
       problems.add('request-failed', sector, `the backend itself cannot read sector ${sector}: ${outcome}`)

@@ -15,7 +15,7 @@ import {
 } from '../protocol/virtio/blk.ts'
 import { Window } from '../protocol/window.ts'
 import type { GuestBuffer } from './buffers.ts'
-import { ContentModel } from './content-model.ts'
+import type { ContentModel } from './content-model.ts'
 import { DirectReader, type DirectReadOwner } from './direct-read.ts'
 import { IDENTIFY, IDENTIFY_BYTES, type Operation, OperationSource } from './operation.ts'
 import type { ProblemList } from './problem.ts'
@@ -27,6 +27,8 @@ export interface WorkloadSetup {
   /** One per request in flight. */
   readonly buffers: readonly GuestBuffer[]
   readonly random: Random
+  /** What is known of the disk's content; it learns what is written. */
+  readonly model: ContentModel
   /** What blocks nobody wrote hold. */
   readonly reference: DiskBackend
   readonly serial: string
@@ -119,7 +121,7 @@ export class Workload implements DirectReadOwner<Slot> {
     // Half of a buffer stays free, so that segments can lie apart.
     const most = Math.max(geometry.blockBytes, this.#bufferBytes / 2)
     this.#source = new OperationSource(random, features, geometry, most)
-    this.#model = new ContentModel(geometry.blockBytes)
+    this.#model = setup.model
     this.#direct = new DirectReader(reference, this, this.#bufferBytes)
     this.#slots = buffers.map((buffer) => new Slot(this, buffer))
     this.#sweep = null

@@ -23,7 +23,7 @@ export class ProgressDisplay {
     this.#startedMs = performance.now()
     this.#bar = null
     this.#shown = ''
-    this.#lineMs = 0
+    this.#lineMs = Number.NEGATIVE_INFINITY
   }
 
   readonly show = (progress: Progress): void => {

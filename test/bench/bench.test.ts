@@ -235,6 +235,22 @@ describe('a disk of a bench', () => {
     })
   })
 
+  test('may be written and run again and again: the run knows what was written', async () => {
+    await using(
+      { disks: [fileSpec(image(noise(262_144, 2))), { spec: 'memory:size=64K', write: true }] },
+      async (bench) => {
+        const digests = new Set()
+        for (let byte = 1; byte <= 3; byte++) {
+          for (const disk of bench.disks) await disk.write(4096, new Uint8Array(1024).fill(byte))
+          const report = await bench.run()
+          expect(report.problems).toEqual([])
+          digests.add(report.disks[0]?.sha256)
+        }
+        expect(digests.size).toBe(3)
+      },
+    )
+  })
+
   test('says how a request failed, and goes on', async () => {
     await using({ disks: ['memory:size=1M'] }, async (bench) => {
       const [disk] = bench.disks
