@@ -1,3 +1,4 @@
+export * from './absent-view.ts'
 export * from './derive/codec.ts'
 export * from './derive/invalid.ts'
 export * from './derive/print.ts'

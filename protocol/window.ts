@@ -1,3 +1,4 @@
+import { type AbsentMemory, AbsentView } from './absent-view.ts'
 import type { Elements, Field, Scalar } from './layout.ts'
 
 /** A field, or the first element of an array of such fields. */
@@ -18,23 +19,31 @@ const NOTHING = new Uint8Array(0)
  * from an absolute address would be cut to 32 bits by `>>>` from 4 GiB up and read the wrong place silently.
  */
 export class Window {
-  readonly view: DataView<ArrayBuffer>
+  /** Replaced by `aim` and `detach`, which only whoever made the window calls. */
+  view: DataView<ArrayBuffer>
   /** 16-bit words, for published indices; empty when the window is not 2-aligned in its buffer. */
-  readonly indices: Uint16Array<ArrayBuffer>
+  indices: Uint16Array<ArrayBuffer>
 
   /** A window over `bytes`, which it aliases. */
   constructor(bytes: Uint8Array<ArrayBuffer> = NOTHING) {
-    const { buffer, byteOffset, length } = bytes
-    this.view = new DataView(buffer, byteOffset, length)
-    this.indices = new Uint16Array(
-      byteOffset % 2 === 0 ? buffer : NOTHING.buffer,
-      byteOffset % 2 === 0 ? byteOffset : 0,
-      byteOffset % 2 === 0 ? Math.floor(length / 2) : 0,
-    )
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+    this.indices = wordsOf(bytes)
+  }
+
+  /** Points the window, with everybody who holds it, at other bytes. */
+  aim(bytes: Uint8Array<ArrayBuffer>): void {
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+    this.indices = wordsOf(bytes)
+  }
+
+  /** Takes the bytes away: from now on every access goes through `memory`, until `aim`. */
+  detach(memory: AbsentMemory): void {
+    this.view = new AbsentView(memory)
+    this.indices = wordsOf(NOTHING)
   }
 
   get lengthBytes(): number {
-    return this.view.byteLength
+    return this.view instanceof AbsentView ? this.view.memory.lengthBytes : this.view.byteLength
   }
 
   u8(field: FieldAt<'u8'>, base = 0): number {
@@ -100,27 +109,41 @@ export class Window {
 
   /** A published index: what the other side wrote before it is visible once the index is. 2-aligned. */
   loadIndex(field: FieldAt<'le16'>, base = 0): number {
-    return Atomics.load(this.indices, (base + field) >>> 1)
+    const at = (base + field) >>> 1
+    return at < this.indices.length
+      ? Atomics.load(this.indices, at)
+      : this.#absent(at).getUint16(at * 2, true)
   }
 
   /** Publishes an index: everything written before it is visible to whoever loads it. */
   storeIndex(field: FieldAt<'le16'>, value: number, base = 0): void {
-    Atomics.store(this.indices, (base + field) >>> 1, value)
+    const at = (base + field) >>> 1
+    if (at < this.indices.length) Atomics.store(this.indices, at, value)
+    else this.#absent(at).setUint16(at * 2, value, true)
   }
 
   /** Copies `into.length` bytes out, starting at `from`. */
   copyOut(from: number | Elements<'u8'>, into: Uint8Array): void {
-    into.set(this.#bytes(from, into.length))
+    if (this.view instanceof AbsentView) this.view.copyOut(from, into)
+    else into.set(this.#bytes(from, into.length))
   }
 
   /** Copies `bytes` in, starting at `to`. */
   copyIn(to: number | Elements<'u8'>, bytes: Uint8Array): void {
-    this.#bytes(to, bytes.length).set(bytes)
+    if (this.view instanceof AbsentView) this.view.copyIn(to, bytes)
+    else this.#bytes(to, bytes.length).set(bytes)
   }
 
   /** Writes `value` to `lengthBytes` bytes from `at`. */
   fill(value: number, at: number, lengthBytes: number): void {
-    this.#bytes(at, lengthBytes).fill(value)
+    if (this.view instanceof AbsentView) this.view.copyIn(at, new Uint8Array(lengthBytes).fill(value))
+    else this.#bytes(at, lengthBytes).fill(value)
+  }
+
+  /** An index past the words: the bytes are absent, or the offset is our own mistake. */
+  #absent(at: number): AbsentView {
+    if (this.view instanceof AbsentView) return this.view
+    throw new RangeError(`window of ${this.lengthBytes} bytes: index at ${at * 2}`)
   }
 
   #bytes(at: number, lengthBytes: number): Uint8Array {
@@ -130,6 +153,11 @@ export class Window {
     }
     return new Uint8Array(buffer, byteOffset + at, lengthBytes)
   }
+}
+
+function wordsOf({ buffer, byteOffset, length }: Uint8Array<ArrayBuffer>): Uint16Array<ArrayBuffer> {
+  if (byteOffset % 2 !== 0) return new Uint16Array(0)
+  return new Uint16Array(buffer, byteOffset, Math.floor(length / 2))
 }
 
 /**
