@@ -254,17 +254,19 @@ describe('a disk of a bench', () => {
   test('says how a request failed, and goes on', async () => {
     await using({ disks: ['memory:size=1M'] }, async (bench) => {
       const [disk] = bench.disks
+      await expect(disk?.write(2 ** 20 - 512, new Uint8Array(1024))).rejects.toThrow('OUT at sector 2047')
       const past = disk?.read(2 ** 20, 512)
       await expect(past).rejects.toThrow('IN at sector 2048 of disk0 ended in status 1')
       await expect(past).rejects.toBeInstanceOf(DiskRequestFailed)
-      expect(disk?.violations).toMatchObject([{ rule: 'block.range', side: 'driver' }])
+      expect(disk?.violations).toMatchObject(Array(2).fill({ rule: 'block.range', side: 'driver' }))
       await expect(disk?.read(1, 512)).rejects.toThrow(/not whole sectors/)
       expect(await disk?.read(0, 512)).toHaveLength(512)
       const report = await bench.run()
       expect(report.verified).toBe(false)
       expect(report.violations).toMatchObject([
-        { disk: 'disk0', side: 'driver', rule: 'block.range', count: 1 },
+        { disk: 'disk0', side: 'driver', rule: 'block.range', count: 2 },
       ])
+      expect(report.problems).toEqual([])
     })
   })
 
