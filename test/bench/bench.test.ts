@@ -179,6 +179,11 @@ describe('one seed', () => {
     expect(lasting((await traced(description)).report)).toEqual(lasting(await reportOf(description)))
   })
 
+  test('gives each disk choices of its own', async () => {
+    const { disks } = await reportOf({ seed: 3, disks: ['memory:size=1M', 'memory:size=1M'] })
+    expect(disks[1]?.requests).not.toEqual(disks[0]?.requests)
+  })
+
   test('shifts nothing on a disk when another one is put beside it', async () => {
     const alone = await reportOf({ seed: 3, disks: disks.slice(0, 1) })
     const beside = await reportOf({ seed: 3, disks })

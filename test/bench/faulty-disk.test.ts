@@ -105,11 +105,19 @@ describe('a disk that', () => {
     expect(report.disks[1]).toMatchObject({ problems: 0, sha256: expect.any(String) })
   })
 
+  test('says it read less has no digest either', async () => {
+    const report = await runOn(
+      diskWith(`if (io.op === 'read') { io.answer('ok', io.lengthBytes - 512); return true }`),
+    )
+    expect(report.disks[0]).toMatchObject({ sha256: null, readBytes: 0 })
+    expect(report.problems[0]?.text).toBe('IN at sector 0 says it wrote 261632 bytes of 262145')
+  })
+
   test('cannot be read has no digest, and says where', async () => {
     const report = await runOn(
       diskWith(`if (io.op === 'read' && io.offset === 524288) { io.answer('gone'); return true }`),
     )
-    expect(report.disks[0]?.sha256).toBe(null)
+    expect(report.disks[0]).toMatchObject({ sha256: null, readBytes: 524_288 })
     expect(report.problems[0]).toEqual({
       disk: 'disk0',
       kind: 'request-failed',
