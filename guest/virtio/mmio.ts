@@ -47,7 +47,8 @@ export class MmioDriverTransport implements DriverTransport {
   }
 
   accept(features: FeatureSet): void {
-    for (let word = 0; word < FEATURE_SET_BITS / 32; word++) {
+    // From the top: a device that takes every selector above 0 for 1 (QEMU 7.2) then keeps the word it means.
+    for (let word = FEATURE_SET_BITS / 32 - 1; word >= 0; word--) {
       this.#put(Mmio.DriverFeaturesSel, word)
       this.#put(Mmio.DriverFeatures, featureWord(features, word))
     }
