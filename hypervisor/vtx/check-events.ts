@@ -1,5 +1,6 @@
 import { type CheckGroup, Cr0, type EntryState } from './check-group.ts'
 import { INFO_ERROR_CODE, INFO_VALID, Interruption, Primary, Secondary } from './control.ts'
+import { Field } from './field.ts'
 
 /** Exceptions that push an error code: 8, 10 to 14, 17. */
 const ERROR_CODE_VECTORS = (1 << 8) | (0x1f << 10) | (1 << 17)
@@ -8,7 +9,7 @@ export function pushesErrorCode(vector: number): boolean {
   return vector < 32 && ((ERROR_CODE_VECTORS >>> vector) & 1) === 1
 }
 
-const info = (s: EntryState): number => s.low('entryInterruptionInfo')
+const info = (s: EntryState): number => s.low(Field.entryInterruptionInfo)
 const valid = (s: EntryState): boolean => info(s) >= INFO_VALID
 const type = (s: EntryState): number => (info(s) >> 8) & 7
 const vector = (s: EntryState): number => info(s) & 0xff
@@ -16,7 +17,7 @@ const deliversError = (s: EntryState): boolean => (info(s) & INFO_ERROR_CODE) !=
 
 /** Whether the guest will be in protected mode: always, unless it is unrestricted. */
 const protectedMode = (s: EntryState): boolean =>
-  !s.secondary(Secondary.UNRESTRICTED_GUEST) || (s.low('guestCr0') & Cr0.PE) !== 0
+  !s.secondary(Secondary.UNRESTRICTED_GUEST) || (s.low(Field.guestCr0) & Cr0.PE) !== 0
 
 const software = (s: EntryState): boolean =>
   type(s) >= Interruption.SOFTWARE_INTERRUPT && type(s) <= Interruption.SOFTWARE_EXCEPTION
@@ -31,12 +32,12 @@ export const EVENT_INJECTION: CheckGroup = {
   failure: 'controls',
   readsMemory: false,
   reads: [
-    'entryInterruptionInfo',
-    'entryExceptionErrorCode',
-    'entryInstructionLength',
-    'secondaryControls',
-    'primaryControls',
-    'guestCr0',
+    Field.entryInterruptionInfo,
+    Field.entryExceptionErrorCode,
+    Field.entryInstructionLength,
+    Field.secondaryControls,
+    Field.primaryControls,
+    Field.guestCr0,
   ],
   checks: [
     { name: 'the event type is not 1', holds: (s) => !valid(s) || type(s) !== 1 },
@@ -70,7 +71,7 @@ export const EVENT_INJECTION: CheckGroup = {
     { name: 'reserved bits of the event are zero', holds: (s) => !valid(s) || (info(s) & 0x7fff_f000) === 0 },
     {
       name: 'a delivered error code has sixteen bits',
-      holds: (s) => !valid(s) || !deliversError(s) || s.low('entryExceptionErrorCode') <= 0xffff,
+      holds: (s) => !valid(s) || !deliversError(s) || s.low(Field.entryExceptionErrorCode) <= 0xffff,
     },
     {
       name: 'a software event has an instruction length',
@@ -80,6 +81,6 @@ export const EVENT_INJECTION: CheckGroup = {
 }
 
 function lengthHolds(s: EntryState): boolean {
-  const length = s.low('entryInstructionLength')
+  const length = s.low(Field.entryInstructionLength)
   return length <= 15 && (length !== 0 || s.capability.acceptsZeroLength)
 }

@@ -4,7 +4,7 @@ import { gpa } from '../../protocol/memory.ts'
 import { Cursor } from '../../protocol/window.ts'
 import type { Capability } from './capability.ts'
 import { Primary } from './control.ts'
-import { Field, type FieldName } from './field.ts'
+import { Field } from './field.ts'
 import type { Vmcs } from './vmcs.ts'
 
 /**
@@ -25,7 +25,8 @@ export interface CheckGroup {
   readonly sdm: string
   /** `controls`: VMfail 7. `host`: VMfail 8. `guest`: exit reason 33. */
   readonly failure: 'controls' | 'host' | 'guest'
-  readonly reads: readonly FieldName[]
+  /** Encodings. */
+  readonly reads: readonly number[]
   /** Reads memory that changes without a VMWRITE: made at every entry. */
   readonly readsMemory: boolean
   readonly checks: readonly EntryCheck[]
@@ -45,38 +46,38 @@ export class EntryState {
     this.#cursor = new Cursor()
   }
 
-  low(field: FieldName): number {
-    return this.vmcs.low(Field[field])
+  low(field: number): number {
+    return this.vmcs.low(field)
   }
 
-  high(field: FieldName): number {
-    return this.vmcs.high(Field[field])
+  high(field: number): number {
+    return this.vmcs.high(field)
   }
 
-  get(field: FieldName): number {
-    return this.vmcs.get(Field[field])
+  get(field: number): number {
+    return this.vmcs.get(field)
   }
 
-  has(field: FieldName, bits: number): boolean {
-    return (this.vmcs.low(Field[field]) & bits) !== 0
+  has(field: number, bits: number): boolean {
+    return (this.vmcs.low(field) & bits) !== 0
   }
 
   primary(bits: number): boolean {
-    return this.has('primaryControls', bits)
+    return this.has(Field.primaryControls, bits)
   }
 
   /** Secondary controls count for nothing unless activated (SDM vol. 3, 25.6.2). */
   secondary(bits: number): boolean {
-    return this.primary(Primary.SECONDARY) && this.has('secondaryControls', bits)
+    return this.primary(Primary.SECONDARY) && this.has(Field.secondaryControls, bits)
   }
 
   /** Whether an address field is a multiple of `alignment` and within the physical-address width. */
-  addresses(field: FieldName, alignment: number): boolean {
+  addresses(field: number, alignment: number): boolean {
     return this.low(field) % alignment === 0 && this.get(field) < this.capability.physicalEnd
   }
 
   /** Bits 63:47 are alike. */
-  canonical(field: FieldName): boolean {
+  canonical(field: number): boolean {
     return isCanonical(this.low(field), this.high(field))
   }
 

@@ -1,23 +1,23 @@
 import { type CheckGroup, Cr0, type EntryCheck, type EntryState } from './check-group.ts'
 import { EntryControl, Flag, Secondary } from './control.ts'
-import type { FieldName } from './field.ts'
+import { Field } from './field.ts'
 
 type SegmentName = 'Es' | 'Cs' | 'Ss' | 'Ds' | 'Fs' | 'Gs' | 'Ldtr' | 'Tr'
 
 interface Segment {
   readonly name: string
-  readonly selector: FieldName
-  readonly base: FieldName
-  readonly limit: FieldName
-  readonly rights: FieldName
+  readonly selector: number
+  readonly base: number
+  readonly limit: number
+  readonly rights: number
 }
 
-const segment = <S extends SegmentName>(name: S): Segment => ({
+const segment = (name: SegmentName): Segment => ({
   name: name.toUpperCase(),
-  selector: `guest${name}Selector`,
-  base: `guest${name}Base`,
-  limit: `guest${name}Limit`,
-  rights: `guest${name}Rights`,
+  selector: Field[`guest${name}Selector`],
+  base: Field[`guest${name}Base`],
+  limit: Field[`guest${name}Limit`],
+  rights: Field[`guest${name}Rights`],
 })
 
 const ES = segment('Es')
@@ -46,9 +46,9 @@ const usable = (s: EntryState, { rights }: Segment): boolean => !s.has(rights, U
 const type = (s: EntryState, { rights }: Segment): number => s.low(rights) & 15
 const dpl = (s: EntryState, { rights }: Segment): number => (s.low(rights) >> 5) & 3
 const rpl = (s: EntryState, { selector }: Segment): number => s.low(selector) & 3
-const ia32e = (s: EntryState): boolean => s.has('entryControls', EntryControl.IA32E_GUEST)
+const ia32e = (s: EntryState): boolean => s.has(Field.entryControls, EntryControl.IA32E_GUEST)
 const unrestricted = (s: EntryState): boolean => s.secondary(Secondary.UNRESTRICTED_GUEST)
-const v8086 = (s: EntryState): boolean => s.has('guestRflags', Flag.VM)
+const v8086 = (s: EntryState): boolean => s.has(Field.guestRflags, Flag.VM)
 
 /** Outside virtual-8086 mode, a code or data register that is in use; CS always is. */
 const judged = (s: EntryState, one: Segment): boolean => !v8086(s) && (one === CS || usable(s, one))
@@ -128,7 +128,7 @@ const stack: readonly EntryCheck[] = [
   },
   {
     name: 'SS of a guest without protection, or with a data segment in CS, has privilege 0',
-    holds: (s) => v8086(s) || (type(s, CS) !== 3 && s.has('guestCr0', Cr0.PE)) || dpl(s, SS) === 0,
+    holds: (s) => v8086(s) || (type(s, CS) !== 3 && s.has(Field.guestCr0, Cr0.PE)) || dpl(s, SS) === 0,
   },
 ]
 
@@ -194,11 +194,11 @@ export const GUEST_SEGMENTS: CheckGroup = {
   failure: 'guest',
   readsMemory: false,
   reads: [
-    'entryControls',
-    'primaryControls',
-    'secondaryControls',
-    'guestRflags',
-    'guestCr0',
+    Field.entryControls,
+    Field.primaryControls,
+    Field.secondaryControls,
+    Field.guestRflags,
+    Field.guestCr0,
     ...[...CODE_AND_DATA, LDTR, TR].flatMap((one) => [one.selector, one.base, one.limit, one.rights]),
   ],
   checks: [...virtual8086, ...common, ...code, ...stack, ...data, ...bases, ...system],
@@ -209,11 +209,11 @@ export const DESCRIPTOR_TABLES: CheckGroup = {
   sdm: '27.3.1.3',
   failure: 'guest',
   readsMemory: false,
-  reads: ['guestGdtrBase', 'guestGdtrLimit', 'guestIdtrBase', 'guestIdtrLimit'],
+  reads: [Field.guestGdtrBase, Field.guestGdtrLimit, Field.guestIdtrBase, Field.guestIdtrLimit],
   checks: [
-    { name: 'the base of GDTR is canonical', holds: (s) => s.canonical('guestGdtrBase') },
-    { name: 'the base of IDTR is canonical', holds: (s) => s.canonical('guestIdtrBase') },
-    { name: 'the limit of GDTR has 16 bits', holds: (s) => s.low('guestGdtrLimit') <= 0xffff },
-    { name: 'the limit of IDTR has 16 bits', holds: (s) => s.low('guestIdtrLimit') <= 0xffff },
+    { name: 'the base of GDTR is canonical', holds: (s) => s.canonical(Field.guestGdtrBase) },
+    { name: 'the base of IDTR is canonical', holds: (s) => s.canonical(Field.guestIdtrBase) },
+    { name: 'the limit of GDTR has 16 bits', holds: (s) => s.low(Field.guestGdtrLimit) <= 0xffff },
+    { name: 'the limit of IDTR has 16 bits', holds: (s) => s.low(Field.guestIdtrLimit) <= 0xffff },
   ],
 }

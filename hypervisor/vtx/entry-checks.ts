@@ -10,7 +10,7 @@ import {
 } from './check-guest.ts'
 import { HOST_STATE } from './check-host.ts'
 import { DESCRIPTOR_TABLES, GUEST_SEGMENTS } from './check-segments.ts'
-import { FIELD_COUNT, Field, SLOT } from './field.ts'
+import { FIELD_COUNT, SLOT } from './field.ts'
 
 /**
  * Everything VM entry checks, in the order in which failures are reported: controls and host state before
@@ -38,8 +38,8 @@ export const CHECK_READERS = new Uint32Array(FIELD_COUNT)
 let unannounced = 0
 ENTRY_CHECKS.forEach((group, index) => {
   if (group.readsMemory) unannounced |= 1 << index
-  for (const name of group.reads) {
-    const slot = SLOT[Field[name]] as number
+  for (const encoding of group.reads) {
+    const slot = SLOT[encoding] as number
     CHECK_READERS[slot] = (CHECK_READERS[slot] as number) | (1 << index)
   }
 })

@@ -20,9 +20,12 @@ export const PAGE_4K = 4096
 export const PAGE_2M = 2 ** 21
 export const PAGE_1G = 2 ** 30
 
+/** By level; the walk is too hot for powers. */
+const SPANS = [0, PAGE_4K, PAGE_2M, PAGE_1G, 2 ** 39]
+
 /** Bytes that one entry of a level covers; level 1 is the table of 4 KiB leaves. */
 export function spanOf(level: number): number {
-  return PAGE_4K * 512 ** (level - 1)
+  return SPANS[level] as number
 }
 
 const TWO_32 = 0x1_0000_0000
@@ -60,7 +63,7 @@ export class EptWalk {
 
   /** Translates a guest-physical address for an access. Accessed and dirty flags are set if the pointer asks. */
   walk(pointer: number, address: number, access: number): Translated {
-    let table = Math.floor(pointer / PAGE_4K) * PAGE_4K
+    let table = pointer - (pointer & (PAGE_4K - 1))
     this.permissions = 7
     if (!(address < 2 ** 48)) {
       this.permissions = 0
@@ -68,7 +71,8 @@ export class EptWalk {
     }
     for (let level = 4; ; level--) {
       const span = spanOf(level)
-      const entry = table + 8 * (Math.floor(address / span) % 512)
+      const index = Math.floor(address / span)
+      const entry = table + 8 * (index & 511)
       const low = this.#physical.le32(entry)
       const high = this.#physical.le32(entry + 4)
       this.#used[4 - level] = entry
@@ -80,7 +84,7 @@ export class EptWalk {
       table = base + (high & ADDRESS_HIGH) * TWO_32
       if (!leaf) continue
       if ((this.permissions & access) !== access) return 'violation'
-      this.address = table + (address % span)
+      this.address = table + (address - index * span)
       this.leafBytes = span
       if ((pointer & EPTP_ACCESSED_DIRTY) !== 0) this.#mark(4 - level, access)
       return 'mapped'

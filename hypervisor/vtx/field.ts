@@ -188,3 +188,7 @@ export function slotOf(encoding: number): number {
   if (encoding % 2 === 0) return SLOT[encoding] as number
   return widthOf(encoding) === 64 ? (SLOT[encoding - 1] as number) : NO_SLOT
 }
+
+export function fieldName(encoding: number): FieldName {
+  return FIELD_NAMES[SLOT[encoding] as number] as FieldName
+}
