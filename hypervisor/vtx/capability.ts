@@ -34,6 +34,19 @@ export const HASWELL: CapabilityProfile = {
   physicalAddressBits: 40,
 }
 
+const PROCESS_POSTED_INTERRUPTS = 1n << 39n
+
+/** The same with posted interrupts, which that processor's server siblings have. */
+export const HASWELL_POSTED: CapabilityProfile = {
+  ...HASWELL,
+  name: 'haswell-posted',
+  msrs: {
+    ...HASWELL.msrs,
+    1153: (HASWELL.msrs[0x481] ?? 0n) | PROCESS_POSTED_INTERRUPTS,
+    1165: (HASWELL.msrs[0x48d] ?? 0n) | PROCESS_POSTED_INTERRUPTS,
+  },
+}
+
 /** Which settings a control field may have: `required` bits must be 1, bits outside `possible` must be 0. */
 export interface Allowed {
   readonly required: number

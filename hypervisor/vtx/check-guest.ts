@@ -223,7 +223,6 @@ export const NON_REGISTER_STATE: CheckGroup = {
     Field.guestRflags,
     Field.guestDebugctl,
     Field.entryInterruptionInfo,
-    Field.entryControls,
     Field.pinControls,
   ],
   checks: [
@@ -242,10 +241,6 @@ export const NON_REGISTER_STATE: CheckGroup = {
       holds: (s) => activity(s) === Activity.ACTIVE || !blocks(s, Blocking.STI | Blocking.MOV_SS),
     },
     { name: 'the injected event is possible in the activity state', holds: injectable },
-    {
-      name: 'entry to SMM does not wait for SIPI',
-      holds: (s) => activity(s) !== Activity.WAIT_FOR_SIPI || !loads(s, EntryControl.TO_SMM),
-    },
     { name: 'reserved interruptibility bits are zero', holds: (s) => !blocks(s, ~0xf) },
     {
       name: 'STI and MOV SS do not block at once',
