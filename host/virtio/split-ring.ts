@@ -336,6 +336,8 @@ export class SplitRing implements DeviceRing {
     let writableBytes = 0
     // One budget for the whole request. It counts buffers, so a table of exactly a queue size fits.
     for (let budget = size; ; ) {
+      if (budget === 0)
+        return this.#refuse('split.chain-length', tableAt + index * DESC_BYTES, size + 1, size)
       const base = tableBase + index * DESC_BYTES
       const addr = table.le64(DESC_ADDR, base)
       const len = table.le32(DESC_LEN, base)
@@ -350,8 +352,7 @@ export class SplitRing implements DeviceRing {
         indirect = true
         continue
       }
-      if (budget-- === 0)
-        return this.#refuse('split.chain-length', tableAt + index * DESC_BYTES, size + 1, size)
+      budget--
       // An empty buffer is legal and carries nothing.
       if (len > 0) {
         if (!this.#dma.reaches(gpa(addr), len))
