@@ -12,6 +12,8 @@ const SCATTER_STRIDE = 7919
 export class PageFrames {
   readonly #used: Uint8Array
   readonly #locks: Uint16Array
+  /** Pages that a device may write for ever: never given out again. */
+  readonly #retained: Set<number>
   #nextRun: number
   #nextSingle: number
   #free: number
@@ -21,6 +23,7 @@ export class PageFrames {
     this.#used = new Uint8Array(pages)
     this.#used.fill(1, 0, Math.min(RESERVED_PAGES, pages))
     this.#locks = new Uint16Array(pages)
+    this.#retained = new Set()
     this.#nextRun = RESERVED_PAGES
     this.#nextSingle = pages - 1
     this.#free = Math.max(0, pages - RESERVED_PAGES)
@@ -67,9 +70,27 @@ export class PageFrames {
       if (this.#used[at] !== 1 || this.#locks[at] !== 0) {
         keBugCheckEx(BugCode.PFN_LIST_CORRUPT, 7, at, this.#locks[at] ?? 0)
       }
+      if (this.#retained.has(at)) continue
       this.#used[at] = 0
+      this.#free++
     }
-    this.#free += count
+  }
+
+  /**
+   * Leaves a page on loan to a device that did not let go of it: whoever frees it gets rid of it, and nobody
+   * is given it again.
+   */
+  retain(page: number): void {
+    this.#retained.add(page)
+  }
+
+  isRetained(page: number): boolean {
+    return this.#retained.has(page)
+  }
+
+  /** Pages left on loan. */
+  get retainedCount(): number {
+    return this.#retained.size
   }
 
   lock(page: number): void {

@@ -137,7 +137,7 @@ export class Pool {
     const size = CLASS_BYTES.findIndex((bytes) => gross <= bytes)
     this.#memory.bytes.fill(POISON, at, at + block.lengthBytes)
     if (size < 0) this.#frames.free((at - HEADER_BYTES) / PAGE_BYTES, pagesOf(gross))
-    else {
+    else if (!this.#frames.isRetained(Math.floor(at / PAGE_BYTES))) {
       this.#poisoned.set(at, block.lengthBytes)
       this.#freed[size]?.push(at)
     }
