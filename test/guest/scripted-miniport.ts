@@ -31,6 +31,8 @@ export class ScriptedMiniport implements Miniport {
   readonly name = 'scripted'
   readonly script: Play[]
   readonly started: number[] = []
+  /** Bytes each was asked for when it was started. */
+  readonly asked: number[] = []
   readonly levels = new Map<string, Set<number>>()
   readonly out = new Set<Srb>()
   mostOut = 0
@@ -86,6 +88,7 @@ export class ScriptedMiniport implements Miniport {
     const play = (this.script.length > 1 ? this.script.shift() : this.script[0]) ?? BY_ITSELF
     if (play.kind === 'refuse') return false
     this.started.push(srb.window.view.getUint8(srb.cdbBase + 1))
+    this.asked.push(srb.dataTransferLength)
     this.out.add(srb)
     this.mostOut = Math.max(this.mostOut, this.out.size)
     switch (play.kind) {
@@ -117,6 +120,7 @@ export class ScriptedMiniport implements Miniport {
 
   #end(srb: Srb, status: number): void {
     this.out.delete(srb)
+    if (status !== SrbStatus.SUCCESS) srb.dataTransferLength = 0
     srb.srbStatus = status
     this.#services.requestComplete(srb)
   }

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { Irql } from '../../guest/kernel/irql.ts'
 import { SrbFlag, SrbFunction, SrbStatus } from '../../guest/port/srb.ts'
 import { type Play, ScriptedMiniport } from './scripted-miniport.ts'
-import { type Sent, StorportRig } from './storport-rig.ts'
+import { type Request, type Sent, StorportRig } from './storport-rig.ts'
 
 function rigged(script: Play[], seed?: number) {
   const rig = new StorportRig(seed === undefined ? {} : { seed })
@@ -91,6 +91,23 @@ describe('a unit', () => {
     expect(miniport.started.length).toBe(51)
     expect(rig.adapter.counts.busyRetries).toBe(50)
   })
+
+  it('asks for as much each time it tries, whatever the miniport left in the SRB', () => {
+    const { rig, miniport } = rigged([
+      { kind: 'at-once', status: SrbStatus.BUSY },
+      { kind: 'at-once', status: 1 },
+    ])
+    const sent = sendBuffer(rig, { lengthBytes: 1024 })
+    expect(miniport.asked).toEqual([1024, 1024])
+    expect([sent.status, sent.moved]).toEqual(['SUCCESS', 1024])
+  })
+
+  it('starts nothing whose buffer is shorter than it says', () => {
+    const { rig, miniport } = rigged([{ kind: 'at-once', status: 1 }])
+    const sent = sendBuffer(rig, { lengthBytes: 8192, mdlBytes: 4096 })
+    expect([sent.srbStatus, sent.status]).toEqual([SrbStatus.INVALID_REQUEST, 'INVALID_DEVICE_REQUEST'])
+    expect(miniport.started).toEqual([])
+  })
 })
 
 describe('a failed request', () => {
@@ -123,6 +140,18 @@ describe('a failed request', () => {
     expect(rig.unit.frozen).toBe(false)
   })
 })
+
+/** Sends one with a buffer of a user's. */
+function sendBuffer(rig: StorportRig, request: Omit<Request, 'cdb' | 'buffer'>): Sent {
+  const sent: Sent[] = []
+  const buffer = rig.kernel.parts.space.allocateUser(16 * 4096)
+  // biome-ignore lint/correctness/useYield: a thread body is a generator, and this one does not wait
+  rig.machine.run(function* () {
+    sent.push(rig.send({ ...named(0), ...request, buffer }))
+  })
+  rig.machine.drain()
+  return sent[0] as Sent
+}
 
 function sendFunction(rig: StorportRig, code: number): Sent[] {
   const sent: Sent[] = []
@@ -194,6 +223,24 @@ describe('cancelling', () => {
   })
 })
 
+describe('a request cancelled before it came', () => {
+  it('ends at once where it would have to wait', () => {
+    const { rig, miniport } = rigged([{ kind: 'later', us: 100, status: 1 }])
+    rig.unit.depth = 1
+    const sent: Sent[] = []
+    // biome-ignore lint/correctness/useYield: a thread body is a generator, and this one does not wait
+    rig.machine.run(function* () {
+      sent.push(rig.send(named(0)), rig.send({ ...named(1), cancelled: true }))
+    })
+    rig.machine.drain()
+    expect(sent.map((one) => [one.ends, one.status])).toEqual([
+      [1, 'SUCCESS'],
+      [1, 'CANCELLED'],
+    ])
+    expect(miniport.started).toEqual([0])
+  })
+})
+
 describe('a request out of time', () => {
   const late = { ...named(1), timeoutSeconds: 3 }
 
@@ -229,8 +276,52 @@ describe('a request out of time', () => {
     expect(rig.machine.clock.now()).toBeLessThan(50_000_000)
     miniport.endLate()
     rig.machine.drain()
+    expect(rig.adapter.counts).toMatchObject({ strayCompletions: 0, orphans: 4 })
     expect(sent.map((one) => one.ends)).toEqual([1, 1])
     expect(rig.kernel.bugCheck).toBe(null)
+  })
+})
+
+describe('a reset that helped', () => {
+  it('is not followed by another, whatever goes out later', () => {
+    const { rig, miniport } = rigged([{ kind: 'never' }, { kind: 'never' }])
+    const sent: Sent[] = []
+    rig.machine.run(function* () {
+      sent.push(rig.send({ ...named(1), timeoutSeconds: 3 }))
+      yield* rig.kernel.keDelayExecutionThread(3_500_000)
+      sent.push(rig.send({ ...named(2), timeoutSeconds: 1000 }))
+      yield* rig.kernel.keDelayExecutionThread(100_000_000)
+      expect(miniport.resets).toEqual(['unit'])
+      miniport.endLate()
+    })
+    expect(sent.map((one) => one.ends)).toEqual([1, 1])
+  })
+})
+
+describe('memory that a device did not let go of', () => {
+  it('is never given out again, whether a user’s or the pool’s', () => {
+    const { rig, miniport } = rigged([{ kind: 'never' }])
+    const { kernel } = rig
+    const { frames, pool, space } = kernel.parts
+    miniport.onReset = 'ignore'
+    const buffer = space.allocateUser(8192)
+    const pages = [0, 4096].map((offset) => space.frameOf(buffer + offset, false))
+    // biome-ignore lint/correctness/useYield: a thread body is a generator, and this one does not wait
+    rig.machine.run(function* () {
+      rig.send({ ...named(1), buffer, lengthBytes: 8192, timeoutSeconds: 3 })
+    })
+    rig.machine.drain()
+    expect(rig.adapter.counts.pagesOnLoan).toBe(2)
+    space.freeUser(buffer)
+    const block = pool.allocate(0, 100, 1, 0)
+    frames.retain(Math.floor(block / 4096))
+    pool.free(block, 0)
+    const later = new Set<number>()
+    for (let page = frames.allocateScattered(); page >= 0; page = frames.allocateScattered()) later.add(page)
+    for (const page of pages) expect(later.has(page)).toBe(false)
+    for (let at = pool.allocate(0, 100, 1, 0); at !== 0; at = pool.allocate(0, 100, 1, 0)) {
+      expect(at).not.toBe(block)
+    }
   })
 })
 

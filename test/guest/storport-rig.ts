@@ -29,6 +29,10 @@ export interface Request {
   readonly lengthBytes?: number
   readonly write?: boolean
   readonly timeoutSeconds?: number
+  /** Bytes the MDL describes, where that differs from what the SRB says. */
+  readonly mdlBytes?: number
+  /** Cancelled by its originator before it is sent. */
+  readonly cancelled?: boolean
 }
 
 /** What became of one. */
@@ -117,7 +121,7 @@ export class StorportRig {
     sent.irp = irp
     this.sent.push(sent)
     if (length > 0 && request.buffer !== undefined) {
-      const mdl = kernel.ioAllocateMdl(request.buffer, length, irp)
+      const mdl = kernel.ioAllocateMdl(request.buffer, request.mdlBytes ?? length, irp)
       if (mdl === null) throw new Error('no MDL')
       kernel.mmProbeAndLockPages(mdl, request.write === true ? 0 : 1)
     }
@@ -140,6 +144,7 @@ export class StorportRig {
       return NtStatus.MORE_PROCESSING_REQUIRED
     })
     kernel.ioSetCompletionRoutine(irp, ended)
+    if (request.cancelled === true) kernel.ioCancelIrp(irp)
     kernel.ioCallDriver(pdo, irp)
     return sent
   }
