@@ -220,6 +220,23 @@ describe('the write cache', () => {
     expect(asked(rig, disk, queue, OUT)).toEqual(THROUGH('write'))
   })
 
+  test('without FLUSH stays write-through, whatever the driver writes: it could not ask for durability', () => {
+    const disk = new HeldDisk()
+    const rig = new BlkRig({ backend: disk })
+    const queue = rig.bringUp(rig.device.offered & ~(1n << 9n), QUEUE_SIZE)
+    rig.write(WRITEBACK, 1, 1)
+    expect(rig.read(WRITEBACK, 1)).toBe(1)
+    expect(asked(rig, disk, queue, OUT)).toEqual(THROUGH('write'))
+  })
+
+  test('cannot be switched between a reset and the next negotiation', () => {
+    const rig = rigOf()
+    rig.bringUp(rig.device.offered, QUEUE_SIZE)
+    rig.write(Mmio.Status, 0)
+    rig.write(WRITEBACK, 0, 1)
+    expect([rig.read(WRITEBACK, 1), rig.rules]).toEqual([1, ['mmio.config-read-only']])
+  })
+
   test('without CONFIG_WCE follows FLUSH', () => {
     for (const [bits, expected] of [
       [1n << 11n, BACK('write')],

@@ -2,6 +2,8 @@ import fc from 'fast-check'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { MemoryDisk } from '../../host/disk/memory.ts'
 import { GuestMemory, gpa } from '../../protocol/memory.ts'
+import type { Trace, TraceEvent } from '../../protocol/trace.ts'
+import { NO_TRACE } from '../../protocol/trace.ts'
 import { Mmio } from '../../protocol/virtio/mmio.ts'
 import { noise, TestIo } from '../conformance/disk-backend.ts'
 import { DISCARD, FLUSH, GET_ID, IN, OUT, WRITE_ZEROES } from './blk-model.ts'
@@ -25,7 +27,7 @@ class Scene {
   queue: RawQueue
   witness: RawQueue
 
-  constructor(memory = GuestMemory.ofBytes(MEMORY_BYTES)) {
+  constructor(memory = GuestMemory.ofBytes(MEMORY_BYTES), trace: Trace = NO_TRACE) {
     this.disk = new MemoryDisk(DISK_BYTES, {
       blockBytes: 512,
       physicalBlockBytes: 512,
@@ -34,7 +36,7 @@ class Scene {
     })
     this.disk.submit(new TestIo('write', 0, DISK_BYTES, [CONTENT.slice()]))
     const limits = { queues: 2, queueSize: SIZE, rangeSectors: 8, rangeSegments: 2 }
-    this.rig = new BlkRig({ backend: this.disk, memory, limits })
+    this.rig = new BlkRig({ backend: this.disk, memory, limits, trace })
     this.queue = this.rig.bringUp(this.rig.device.offered, SIZE)
     this.witness = this.#second()
   }
@@ -392,6 +394,25 @@ describe('a hostile driver leaves a violation, a spent token and a living device
     expect(rig.device.counts.get(-1)).toBe(1000)
     expect(rig.device.counts.get(DISCARD)).toBe(1)
     scene.expectAlive()
+  })
+
+  test('H09: a header too short has no type, not that of the request before', () => {
+    const events: TraceEvent[] = []
+    const trace = { on: true, emit: (event: TraceEvent) => events.push(event) }
+    const scene = new Scene(undefined, trace)
+    scene.header(FLUSH, 0n)
+    scene.serve([readable(AT, 16), STATUS])
+    scene.header(IN, 7n)
+    scene.serve([readable(AT, 15), STATUS])
+    expect([...scene.rig.device.counts]).toEqual([
+      [FLUSH, 1],
+      [-1, 1],
+    ])
+    const blocks = events.filter(({ name }) => name === 'block')
+    expect(blocks).toMatchObject([
+      { id: 1, type: FLUSH, sector: 0 },
+      { id: 2, type: -1, sector: 0 },
+    ])
   })
 
   test('H17: a storm of notifications costs one turn and no interrupt', () => {

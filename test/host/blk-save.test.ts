@@ -248,6 +248,8 @@ describe('saving and loading', () => {
     const other = new BlkRig({ backend: new HeldDisk(), memory: rig.memory })
     expect(other.transport.load(rig.transport.save())).toBe(null)
     expect([other.read(Mmio.QueueReset), other.read(Mmio.QueueReady), other.status]).toEqual([0, 0, 15])
+    const never = new BlkRig({ backend: new HeldDisk() }).transport.save()
+    expect(other.transport.save().queues).toEqual(never.queues)
   })
 
   test('a broken ring is still broken: nothing is taken until a reset', () => {

@@ -77,6 +77,12 @@ const strange: fc.Arbitrary<Json | undefined> = fc.oneof(
   fc.jsonValue() as fc.Arbitrary<Json>,
 )
 
+/** The second queue with heads that its position accounts for. */
+function withHeads(saved: Json, heads: number[]): Json {
+  const running = { position: { available: heads.length, used: 0 }, heads }
+  return replaced(saved, ['queues', 1, 'running'], running)
+}
+
 /** Loads, and insists on all or nothing. */
 function expectAllOrNothing(rig: BlkRig, value: unknown): string | null {
   const before = rig.transport.save()
@@ -147,7 +153,8 @@ describe('a snapshot is input like any other', () => {
     ['a queue too few', (saved) => replaced(saved, ['queues'], [])],
     ['a queue larger than offered', (saved) => replaced(saved, ['queues', 1, 'registers', 'size'], 32)],
     ['areas outside memory', (saved) => replaced(saved, ['queues', 1, 'registers', 'descHigh'], 1)],
-    ['a head out of its queue', (saved) => replaced(saved, ['queues', 1, 'running', 'heads'], [8])],
+    ['a head out of its queue', (saved) => withHeads(saved, [8])],
+    ['a head that is out twice', (saved) => withHeads(saved, [3, 3])],
     ['heads that the position denies', (saved) => replaced(saved, ['queues', 1, 'running', 'heads'], [3])],
     [
       'an interrupt before DRIVER_OK',
@@ -170,6 +177,11 @@ describe('a snapshot is input like any other', () => {
       expect(expectAllOrNothing(rig, change(saved as unknown as Json))).not.toBe(null)
     })
   }
+
+  test('takes heads that are right: they are what a driver waits for', () => {
+    const { rig: source, saved } = used()
+    expect(rigOf(source.memory).transport.load(withHeads(saved as unknown as Json, [7, 3]))).toBe(null)
+  })
 
   test('a device in use takes none', () => {
     const { rig, saved } = used()

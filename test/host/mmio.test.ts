@@ -129,6 +129,8 @@ const BLOCKS: readonly (readonly Op[])[] = [
     write(0x20, 1 | (1 << 28)),
     write(0x70, 15),
   ],
+  // A feature without the one it needs.
+  [write(0x70, 3), write(0x24, 0), write(0x20, 8), write(0x24, 1), write(0x20, 1), write(0x70, 11)],
   [write(0x30, 0), write(0x38, 8), write(0x80, 0x1000), write(0x94, 1), write(0x44, 1)],
   [write(0x30, 1), write(0x38, 4), write(0xa4, 5), write(0x44, 1)],
   [write(0x70, 15), write(0x50, 0), write(0x50, 1)],
@@ -159,8 +161,8 @@ const op: fc.Arbitrary<readonly Op[]> = fc.oneof(
 /** Where a walk begins: nowhere, or with a device in use. */
 const beginning = fc.constantFrom<readonly Op[]>(
   [],
-  [0, 2, 4].flatMap((block) => BLOCKS[block] ?? []),
-  [1, 2, 3, 4].flatMap((block) => BLOCKS[block] ?? []),
+  [0, 3, 5].flatMap((block) => BLOCKS[block] ?? []),
+  [1, 3, 4, 5].flatMap((block) => BLOCKS[block] ?? []),
 )
 
 class Pair {
@@ -282,8 +284,14 @@ describe('the registers of virtio-mmio', () => {
     for (const count of Object.values(reached)) expect(count).toBeGreaterThan(100)
   })
 
+  test('a choice of features without what one of them needs leaves FEATURES_OK clear', () => {
+    const pair = new Pair(OFFERED)
+    for (const one of BLOCKS[2] ?? []) pair.take(one)
+    expect([pair.transport.read(0x70, 4), pair.rules]).toEqual([3, ['features.prerequisite']])
+  })
+
   test('every offset and width can be read and written in every state', () => {
-    for (const bringUp of [[], BLOCKS[0], [...(BLOCKS[1] ?? []), ...(BLOCKS[2] ?? [])], [write(0x70, 0)]]) {
+    for (const bringUp of [[], BLOCKS[0], [...(BLOCKS[1] ?? []), ...(BLOCKS[3] ?? [])], [write(0x70, 0)]]) {
       const pair = new Pair(OFFERED)
       for (const one of bringUp ?? []) pair.take(one)
       for (let at = 0; at < 0x200; at++) {
