@@ -1,33 +1,20 @@
 import type { ArrivalSource, Clock, Plain, Release, Timer, Work } from '../protocol/platform.ts'
 import type { Trace } from '../protocol/trace.ts'
 import { NO_TRACE } from '../protocol/trace.ts'
-
-class Deadline implements Timer {
-  readonly dueUs: number
-  /** Ties run in the order they were made. */
-  readonly order: number
-  work: Work | null
-
-  constructor(dueUs: number, order: number, work: Work) {
-    this.dueUs = dueUs
-    this.order = order
-    this.work = work
-  }
-
-  cancel(): void {
-    this.work = null
-  }
-}
-
-interface Arrival {
-  readonly source: ArrivalSource
-  readonly value: Plain
-}
+import { type ClockState, parseClockState } from './clock-state.ts'
+import { Deadline, DeadlineHeap } from './deadline.ts'
+import { NamedTimer, NamedTurn } from './named-work.ts'
+import type { Pace } from './pace.ts'
+import { type Arrival, type Replay, ReplayDiverged } from './replay.ts'
 
 export interface ClockOptions {
   readonly trace?: Trace
   /** Turns one `drain` may take before the run is called a runaway; a mistake of ours, so it throws. */
   readonly turnsMax?: number
+  /** Arrivals of an earlier run, let in where they came then. */
+  readonly replay?: Replay | null
+  /** Ties virtual to real time, for serving. */
+  readonly pace?: Pace | null
 }
 
 /**
@@ -36,37 +23,64 @@ export interface ClockOptions {
  * Time moves when the queue is empty and nothing outside is held, so a read under way never meets a timeout.
  * Everything runs synchronously in `drain`; only `run` returns to the event loop, and only while something is
  * held.
+ *
+ * Paced, virtual time is real time: a deadline runs when it is really due, held or not, since whoever is
+ * served holds something outside all the time. Such a run repeats nothing; its arrivals are traced all the same.
  */
 export class VirtualClock implements Clock {
   readonly #trace: Trace
   readonly #turnsMax: number
+  readonly #replay: Replay | null
+  readonly #pace: Pace | null
+  /** Real time at virtual time 0; null until the first turn. */
+  #originUs: number | null
   #nowUs: number
+  /** The generation that runs, from `#at`; what it adds runs next time, after what arrived meanwhile. */
+  #running: Work[]
+  #at: number
   #queue: Work[]
-  /** A binary heap by (due, order). */
-  readonly #deadlines: Deadline[]
+  readonly #deadlines: DeadlineHeap
   #made: number
   readonly #held: Map<number, string>
   #holds: number
-  #arrivals: Arrival[]
+  readonly #arrivals: Arrival[]
   #arrived: number
+  #turns: number
+  #busy: boolean
   #wake: (() => void) | null
+  readonly #named: Map<string, NamedTurn | NamedTimer>
+  readonly #names: Map<Work, string>
 
   constructor(options: ClockOptions = {}) {
     this.#trace = options.trace ?? NO_TRACE
     this.#turnsMax = options.turnsMax ?? Number.POSITIVE_INFINITY
+    this.#replay = options.replay ?? null
+    this.#pace = options.pace ?? null
+    this.#originUs = null
     this.#nowUs = 0
+    this.#running = []
+    this.#at = 0
     this.#queue = []
-    this.#deadlines = []
+    this.#deadlines = new DeadlineHeap()
     this.#made = 0
     this.#held = new Map()
     this.#holds = 0
     this.#arrivals = []
     this.#arrived = 0
+    this.#turns = 0
+    this.#busy = false
     this.#wake = null
+    this.#named = new Map()
+    this.#names = new Map()
   }
 
   now(): number {
     return this.#nowUs
+  }
+
+  /** Turns run so far. */
+  get turns(): number {
+    return this.#turns
   }
 
   defer(work: Work): void {
@@ -75,9 +89,7 @@ export class VirtualClock implements Clock {
 
   after(us: number, work: Work): Timer {
     if (!(us >= 0)) throw new RangeError(`a timer of ${us} microseconds`)
-    const deadline = new Deadline(this.#nowUs + us, this.#made++, work)
-    push(this.#deadlines, deadline)
-    return deadline
+    return this.#deadline(this.#nowUs + us, null, work)
   }
 
   external(why: string): Release {
@@ -94,6 +106,20 @@ export class VirtualClock implements Clock {
     this.#wake?.()
   }
 
+  /** A turn that survives `save` and `load`: whoever owns it makes it anew, under the same name, before `load`. */
+  turn(name: string, work: Work): NamedTurn {
+    const turn = new NamedTurn(work, (run) => this.#queue.push(run))
+    this.#names.set(turn.run, name)
+    return this.#register(name, turn)
+  }
+
+  /** A timer that survives `save` and `load`, in the same way. */
+  timer(name: string, work: Work): NamedTimer {
+    const arm = (dueUs: number, run: Work): Deadline =>
+      this.#deadline(Math.max(dueUs, this.#nowUs), name, run)
+    return this.#register(name, new NamedTimer(work, arm))
+  }
+
   /** What is held outside, for a report on a run that does not end. */
   get held(): readonly string[] {
     return [...this.#held.values()]
@@ -101,91 +127,203 @@ export class VirtualClock implements Clock {
 
   /** Runs everything that can run without the outside. */
   drain(): void {
-    for (let turns = 0; ; turns++) {
+    for (let turns = 0; this.step(); turns++) {
       if (!(turns < this.#turnsMax)) throw new Error(`still busy after ${turns} turns`)
-      this.#letIn()
-      if (this.#queue.length > 0) this.#runQueue()
-      else if (!this.#runDeadline()) return
     }
   }
 
-  /** Drains, and waits for the outside while anything there is held. */
+  /** Runs one turn. False when none can run without the outside. */
+  step(): boolean {
+    if (this.#busy) throw new Error('the clock was started from inside a turn')
+    this.#busy = true
+    try {
+      return this.#step()
+    } finally {
+      this.#busy = false
+    }
+  }
+
+  /**
+   * A preemption point: runs the next turn that is queued already, nested on the one that runs. Time does not
+   * move. False when nothing is queued.
+   */
+  preempt(): boolean {
+    const work = this.#running[this.#at] ?? this.#queue.shift()
+    if (work === undefined) return false
+    if (this.#at < this.#running.length) this.#at++
+    this.#turns++
+    work()
+    return true
+  }
+
+  /** Drains, and waits for the outside while anything there is held, or while a paced deadline is to come. */
   async run(): Promise<void> {
     for (;;) {
       this.drain()
-      if (this.#held.size === 0) return
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve
-        if (this.#arrivals.length > 0) resolve()
-      })
-      this.#wake = null
+      const dueUs = this.#pace === null ? null : (this.#deadlines.first()?.dueUs ?? null)
+      if (this.#held.size === 0 && dueUs === null) return
+      await this.#outside(dueUs)
     }
   }
 
-  /** Numbers what came through the door, and makes a turn of each. */
-  #letIn(): void {
-    if (this.#arrivals.length === 0) return
-    const arrivals = this.#arrivals
-    this.#arrivals = []
-    for (const { source, value } of arrivals) {
-      const number = this.#arrived++
-      if (this.#trace.on) this.#trace.emit({ name: 'arrival', number, source: source.path, value })
-      this.#queue.push(() => source.arrived(value))
-    }
+  /** Why the clock cannot be saved now: closures and the outside are no data. Null when it can. */
+  get unsaved(): string | null {
+    const [held] = this.#held.values()
+    if (held !== undefined) return `"${held}" is under way outside`
+    if (this.#arrivals.length > 0) return `"${this.#arrivals[0]?.source.path}" brought something from outside`
+    const turns = this.#pending().filter((work) => !this.#names.has(work)).length
+    if (turns > 0) return `${turns} turns without a name are queued`
+    const timers = this.#deadlines.list().filter(({ name }) => name === null).length
+    return timers > 0 ? `${timers} timers without a name are armed` : null
   }
 
-  /** One generation of the queue: what it adds runs next time, after what arrived meanwhile. */
-  #runQueue(): void {
-    const queue = this.#queue
+  /** @throws when `unsaved` says why not. */
+  save(): Plain {
+    const { unsaved } = this
+    if (unsaved !== null) throw new Error(`the clock cannot be saved: ${unsaved}`)
+    const state: ClockState = {
+      version: 1,
+      nowUs: this.#nowUs,
+      made: this.#made,
+      turns: this.#turns,
+      arrived: this.#arrived,
+      queue: this.#pending().map((work) => this.#names.get(work) ?? ''),
+      timers: this.#deadlines.list().map(({ name, dueUs, order }) => ({ name: name ?? '', dueUs, order })),
+    }
+    return { ...state }
+  }
+
+  /** Takes a saved state; returns what is wrong with it, and then nothing has changed. */
+  load(saved: Plain): string | null {
+    const state = parseClockState(saved)
+    if (typeof state === 'string') return state
+    const strange =
+      state.queue.find((name) => !(this.#named.get(name) instanceof NamedTurn)) ??
+      state.timers.map(({ name }) => name).find((name) => !(this.#named.get(name) instanceof NamedTimer))
+    if (strange !== undefined) return `clock state: nobody here is called "${strange}"`
+    if (this.unsaved !== null) return `the clock is in use: ${this.unsaved}`
+    for (const one of this.#named.values()) one.withdraw()
+    this.#running = []
     this.#queue = []
-    for (const work of queue) work()
+    this.#at = 0
+    this.#nowUs = state.nowUs
+    this.#turns = state.turns
+    this.#arrived = state.arrived
+    this.#originUs = null
+    for (const name of state.queue) (this.#named.get(name) as NamedTurn).ask()
+    for (const { name, dueUs, order } of state.timers) {
+      this.#made = order
+      ;(this.#named.get(name) as NamedTimer).arm(dueUs)
+    }
+    this.#made = state.made
+    return null
   }
 
-  /** Moves time to the next deadline. False when there is none, or something outside is held. */
+  #register<T extends NamedTurn | NamedTimer>(name: string, one: T): T {
+    if (this.#named.has(name)) throw new Error(`two parts of the machine call their work "${name}"`)
+    this.#named.set(name, one)
+    return one
+  }
+
+  #pending(): readonly Work[] {
+    return [...this.#running.slice(this.#at), ...this.#queue]
+  }
+
+  #deadline(dueUs: number, name: string | null, work: Work): Deadline {
+    const deadline = new Deadline(dueUs, this.#made++, name, work)
+    this.#deadlines.push(deadline)
+    return deadline
+  }
+
+  #step(): boolean {
+    if (this.#at === this.#running.length && !this.#nextGeneration()) return false
+    const work = this.#running[this.#at]
+    if (work === undefined) return this.#runDeadline()
+    this.#at++
+    this.#turns++
+    work()
+    return true
+  }
+
+  /** False: a replay waits for the outside, and nothing runs before what it waits for. */
+  #nextGeneration(): boolean {
+    this.#keepPace()
+    if (!this.#letIn()) return false
+    const done = this.#running
+    done.length = 0
+    this.#running = this.#queue
+    this.#queue = done
+    this.#at = 0
+    return true
+  }
+
+  #keepPace(): void {
+    if (this.#pace === null) return
+    this.#originUs ??= this.#pace.nowUs() - this.#nowUs
+    this.#nowUs = Math.max(this.#nowUs, this.#pace.nowUs() - this.#originUs)
+  }
+
+  /** Makes a turn of each arrival. False: the trace lets one in here that has not come yet. */
+  #letIn(): boolean {
+    if (this.#replay !== null) return this.#letInAsTraced(this.#replay)
+    if (this.#arrivals.length > 0) for (const arrival of this.#arrivals.splice(0)) this.#admit(arrival)
+    return true
+  }
+
+  #letInAsTraced(replay: Replay): boolean {
+    for (let next = replay.next; next !== null; next = replay.next) {
+      if (next.turn > this.#turns) {
+        const stuck = this.#arrivals.length > 0 && this.#queue.length === 0
+        if (!stuck) return true
+        throw new ReplayDiverged(
+          `arrival ${next.number} came after turn ${next.turn}, and ${this.#turns} is the last`,
+        )
+      }
+      if (next.turn < this.#turns)
+        throw new ReplayDiverged(`turn ${this.#turns} ran before arrival ${next.number}`)
+      const arrival = replay.take(this.#arrivals)
+      if (arrival === null) {
+        if (this.#held.size > 0) return false
+        throw new ReplayDiverged(`nobody asks for arrival ${next.number} of ${next.source}`)
+      }
+      this.#admit(arrival)
+    }
+    const [late] = this.#arrivals
+    if (late !== undefined) throw new ReplayDiverged(`${late.source.path} brings more than it did`)
+    return true
+  }
+
+  /** Numbers it, and makes a turn of it. */
+  #admit({ source, value }: Arrival): void {
+    const number = this.#arrived++
+    if (this.#trace.on) {
+      this.#trace.emit({ name: 'arrival', number, turn: this.#turns, source: source.path, value })
+    }
+    this.#queue.push(() => source.arrived(value))
+  }
+
+  /** Moves time to the next deadline. False when there is none that may run. */
   #runDeadline(): boolean {
-    while (this.#deadlines[0]?.work === null) pop(this.#deadlines)
-    if (this.#held.size > 0 || this.#arrivals.length > 0) return false
-    const deadline = pop(this.#deadlines)
-    if (deadline === undefined) return false
+    const deadline = this.#deadlines.first()
+    if (deadline === null || this.#arrivals.length > 0) return false
+    if (this.#pace !== null ? deadline.dueUs > this.#nowUs : this.#held.size > 0) return false
+    this.#deadlines.pop()
     this.#nowUs = Math.max(this.#nowUs, deadline.dueUs)
     const { work } = deadline
     deadline.work = null
+    this.#turns++
     work?.()
     return true
   }
-}
 
-function before(a: Deadline, b: Deadline): boolean {
-  return a.dueUs < b.dueUs || (a.dueUs === b.dueUs && a.order < b.order)
-}
-
-function push(heap: Deadline[], deadline: Deadline): void {
-  let at = heap.length
-  while (at > 0) {
-    const above = Math.floor((at - 1) / 2)
-    const parent = heap[above] as Deadline
-    if (!before(deadline, parent)) break
-    heap[at] = parent
-    at = above
+  async #outside(dueUs: number | null): Promise<void> {
+    let cancel = (): void => {}
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve
+      if (this.#arrivals.length > 0) resolve()
+      else if (dueUs !== null && this.#pace !== null) cancel = this.#pace.sleep(dueUs - this.#nowUs, resolve)
+    })
+    this.#wake = null
+    cancel()
   }
-  heap[at] = deadline
-}
-
-function pop(heap: Deadline[]): Deadline | undefined {
-  const first = heap[0]
-  const last = heap.pop()
-  if (last === undefined || heap.length === 0) return first
-  let at = 0
-  for (;;) {
-    let child = 2 * at + 1
-    if (child >= heap.length) break
-    const right = heap[child + 1]
-    if (right !== undefined && before(right, heap[child] as Deadline)) child++
-    const smaller = heap[child] as Deadline
-    if (!before(smaller, last)) break
-    heap[at] = smaller
-    at = child
-  }
-  heap[at] = last
-  return first
 }

@@ -62,6 +62,10 @@ export class ModelProcessor implements Processor {
     return this.core.decoded
   }
 
+  get inGuest(): boolean {
+    return this.core.inGuest
+  }
+
   vmread(encoding: number): number {
     return this.#current(encoding).get(encoding)
   }
@@ -134,7 +138,12 @@ export class ModelProcessor implements Processor {
   }
 
   load(state: Plain): string | null {
-    return loadCore(this.core, state)
+    const wrong = loadCore(this.core, state)
+    if (wrong !== null) return wrong
+    const program = this.#program
+    if (program?.handlerOf !== undefined)
+      this.guest.restoreHandlers((vector) => program.handlerOf?.(vector) ?? null)
+    return null
   }
 
   #current(encoding: number): Vmcs {

@@ -24,6 +24,8 @@ export interface Processor {
   readonly registers: GeneralRegisters
   /** The instruction behind the present EPT violation, EPT misconfiguration or APIC access; null for others. */
   readonly decoded: DecodedAccess | null
+  /** In non-root operation: entered, and not exited since. */
+  readonly inGuest: boolean
 
   /** VMREAD of a field that exists, exact below 2^53. @throws on an encoding that does not: our own mistake. */
   vmread(encoding: number): number

@@ -78,4 +78,6 @@ export interface GuestProgram {
   save?(): Plain
   /** Takes saved state; returns what is wrong with it. */
   load?(state: Plain): string | null
+  /** After `load`: the function of a vector, since the interrupt table that was loaded holds none. */
+  handlerOf?(vector: number): (() => void) | null
 }

@@ -55,7 +55,41 @@ export type TraceEvent =
       readonly rule: string
       readonly queue: number | null
     }
-  | { readonly name: 'arrival'; readonly number: number; readonly source: string; readonly value: Plain }
+  | {
+      readonly name: 'arrival'
+      /** Counted from 0 over the whole run. */
+      readonly number: number
+      /** Turns that had run when it was let in: where a replay lets it in again. */
+      readonly turn: number
+      readonly source: string
+      readonly value: Plain
+    }
+  /** A VM exit, as the VMCS tells it; `gpa`, `width` and `value` where the exit has an address, an operand. */
+  | {
+      readonly name: 'exit'
+      readonly reason: number
+      readonly qualification: number
+      readonly rip: number
+      readonly gpa: number | null
+      readonly width: number | null
+      readonly value: number | null
+    }
+  /** What an exit came to: an access to a device's register; `device` is null where nothing answered. */
+  | {
+      readonly name: 'register'
+      readonly space: 'memory' | 'port'
+      readonly device: string | null
+      readonly write: boolean
+      readonly at: number
+      readonly width: number
+      readonly value: number
+    }
+  /** VM-entry interruption information (SDM vol. 3, 25.8.3); `again` when its first delivery exited. */
+  | { readonly name: 'inject'; readonly info: number; readonly again: boolean }
+  /** An interrupt that the processor delivered without an exit. */
+  | { readonly name: 'deliver'; readonly vector: number }
+  /** A guest in HLT goes on. */
+  | { readonly name: 'wake' }
 
 /** A sink. `on` is read before an event is made, so that tracing off costs one comparison. */
 export interface Trace {

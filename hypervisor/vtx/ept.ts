@@ -1,3 +1,4 @@
+import type { Plain } from '../../protocol/platform.ts'
 import { EptEntry, PAGE_4K, spanOf } from './ept-walk.ts'
 import type { Physical } from './physical.ts'
 
@@ -16,11 +17,13 @@ export interface EptMapping {
 /** Pages of host-physical memory for tables: taken in order, given back when a table is emptied. */
 export class PagePool {
   readonly #end: number
-  readonly #free: number[]
+  readonly #first: number
+  #free: number[]
   #next: number
 
   constructor(base: number, lengthBytes: number) {
     this.#next = Math.ceil(base / PAGE_4K) * PAGE_4K
+    this.#first = this.#next
     this.#end = base + lengthBytes
     this.#free = []
   }
@@ -36,6 +39,24 @@ export class PagePool {
 
   give(page: number): void {
     this.#free.push(page)
+  }
+
+  save(): Plain {
+    return { next: this.#next, free: [...this.#free] }
+  }
+
+  load(saved: Plain): string | null {
+    if (typeof saved !== 'object' || saved === null) return 'page pool state is not an object'
+    const { next, free } = saved as Record<string, Plain | undefined>
+    const isPage = (page: Plain | undefined): page is number =>
+      typeof page === 'number' && page % PAGE_4K === 0 && page >= this.#first && page <= this.#end
+    if (!isPage(next)) return 'page pool state: next is no page of the pool'
+    if (!Array.isArray(free) || !free.every((page) => isPage(page) && page < next)) {
+      return 'page pool state: a free page was never taken'
+    }
+    this.#next = next
+    this.#free = [...(free as number[])]
+    return null
   }
 }
 

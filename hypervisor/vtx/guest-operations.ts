@@ -187,6 +187,11 @@ export class GuestOperations implements GuestProcessor, GuestCode {
     this.#access.store(at, handler === null ? new Uint8Array(GATE_BYTES) : gateOf(core, vector))
   }
 
+  /** The functions of a table that was loaded with the rest of memory; its gates stay as they are. */
+  restoreHandlers(handlerOf: (vector: number) => (() => void) | null): void {
+    for (let vector = 0; vector < VECTORS; vector++) this.#handlers[vector] = handlerOf(vector)
+  }
+
   routeLine(line: number, vector: number | null, trigger: Trigger): void {
     this.#core.apic.routeLine(this, line, vector, trigger)
   }
@@ -209,11 +214,16 @@ export class GuestOperations implements GuestProcessor, GuestCode {
     this.halting = true
   }
 
-  /** HLT itself. Whether the processor sleeps: in root operation after an exit, or in the HLT activity state. */
+  /**
+   * HLT itself. Whether the processor sleeps: in root operation after an exit, or in the HLT activity state.
+   *
+   * Nothing is delivered right before it, as behind STI: an interrupt that comes between a program's decision
+   * to sleep and HLT would otherwise be over before it could wake anybody.
+   */
   executeHlt(): boolean {
     const core = this.#core
     this.halting = false
-    this.#begin()
+    if (!core.inGuest) core.ensureGuest()
     if ((core.primary & Primary.HLT) !== 0) {
       core.record(ExitReason.HLT, 0, 1)
       core.handle(ExitReason.HLT)
