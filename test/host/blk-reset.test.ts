@@ -261,6 +261,22 @@ describe('two-phase reset', () => {
     expectAlive(rig, () => {})
   })
 
+  test('nothing more is taken once it has begun, not even by a turn that was due', () => {
+    const disk = new HeldDisk()
+    disk.obedient = false
+    const rig = new BlkRig({ backend: disk })
+    const queue = rig.bringUp(rig.device.offered, QUEUE_SIZE)
+    offer(rig, queue, 0, IN, 0)
+    rig.drain()
+    offer(rig, queue, 1, IN, 1)
+    rig.write(Mmio.Status, 0)
+    rig.drain()
+    expect([disk.held.length, disk.log]).toEqual([1, ['read']])
+    disk.end()
+    rig.drain()
+    expect([rig.status, disk.log]).toEqual([0, ['read', 'read ok']])
+  })
+
   test('a turn left over from before a reset takes nothing before DRIVER_OK', () => {
     const disk = new HeldDisk()
     const rig = new BlkRig({ backend: disk })
