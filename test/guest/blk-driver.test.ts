@@ -279,6 +279,23 @@ describe('stopping and starting the driver', () => {
     expect([ends.driver.state.kind, ends.violations]).toEqual(['stopped', []])
   })
 
+  test('a callback may restart the driver in the middle of a reap, and what was reaped before harms nothing', () => {
+    const ends = bothEnds(new MemoryDisk(65_536, GEOMETRY))
+    ends.started()
+    const commands = [0, 1, 2].map((sector) => transfer(ends, BlkType.IN, sector, [512]))
+    const first = commands[0] as TestCommand
+    first.onEnd = () => {
+      first.onEnd = null
+      ends.driver.stop(() => ends.driver.start(() => {}))
+    }
+    perform(ends, ...commands)
+    expect(commands.map(({ ends: times }) => times)).toEqual([1, 1, 1])
+    expect([ends.driver.state.kind, ends.violations]).toEqual(['ready', []])
+    const again = transfer(ends, BlkType.IN, 5, [512])
+    perform(ends, again)
+    expect(again.end).toEqual({ kind: 'status', status: 0 })
+  })
+
   test('a device that needs a reset gets one, and what was out ends as gone', () => {
     const disk = new HeldDisk()
     const ends = bothEnds(disk)

@@ -426,6 +426,31 @@ describe('a hostile driver leaves a violation, a spent token and a living device
     scene.expectAlive()
   })
 
+  test('H17: what is offered while the device goes to sleep is served without another notification', () => {
+    const scene = new Scene()
+    const { rig, queue } = scene
+    rig.drain()
+    scene.header(GET_ID, 0n, AT)
+    const room = [readable(AT, 16), writable(AT + 32, 20), STATUS]
+    queue.offer(room)
+    queue.publish()
+    rig.kick()
+    // The driver publishes just before the device says where it wants to be told: nobody rings for that.
+    const event = queue.place.device + 4 + 8 * SIZE
+    const store = Atomics.store
+    let late = 0
+    vi.spyOn(Atomics, 'store').mockImplementation(((words: Uint16Array, index: number, value: number) => {
+      if (words.byteOffset + 2 * index === event && late++ === 0) {
+        queue.offer(room)
+        queue.publish()
+      }
+      return store(words, index, value)
+    }) as typeof Atomics.store)
+    rig.drain()
+    expect(late).toBeGreaterThan(0)
+    expect([queue.reap()?.lengthBytes, queue.reap()?.lengthBytes]).toEqual([21, 21])
+  })
+
   test('H12: a device is not kept from others: a queue that never began is none to be told of', () => {
     const scene = new Scene()
     const { rig } = scene
