@@ -284,7 +284,7 @@ export class VirtualClock implements Clock {
       const arrival = replay.take(this.#arrivals)
       if (arrival === null) {
         if (this.#held.size > 0) return false
-        throw new ReplayDiverged(`nobody asks for arrival ${next.number} of ${next.source}`)
+        throw replay.missing(this.#arrivals)
       }
       this.#admit(arrival)
     }
