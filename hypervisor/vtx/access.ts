@@ -171,9 +171,8 @@ export class MemoryAccess implements GuestAccess {
   }
 }
 
-/** The widest aligned access at an address that stays within `lengthBytes`. */
+/** The widest aligned access within `lengthBytes` whose value a Number holds exactly. */
 function widthWithin(at: number, lengthBytes: number): AccessWidth {
-  if (lengthBytes >= 8 && at % 8 === 0) return 8
   if (lengthBytes >= 4 && at % 4 === 0) return 4
   return lengthBytes >= 2 && at % 2 === 0 ? 2 : 1
 }
