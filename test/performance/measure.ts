@@ -10,23 +10,47 @@ export interface Measurement {
   /** First is the yardstick: ratios are against it. */
   readonly candidates: readonly string[]
   /** Least or greatest acceptable ratio, printed beside the result and never asserted in a test. */
-  readonly goals: { readonly [candidate: string]: { readonly atLeast?: number; readonly atMost?: number } }
+  readonly goals: { readonly [candidate: string]: Goal }
   /** Nanoseconds an operation (less is better) or operations a second (more is better). */
-  readonly unit: 'ns' | 'per second'
+  readonly unit: Unit
+  /** Bytes that one operation moves, where throughput says something. */
+  readonly operationBytes?: number
   /** Runs one candidate for about `ms` milliseconds and returns its figure. */
-  run(candidate: string, ms: number): Promise<number> | number
+  run(candidate: string, ms: number, place: Place): Promise<number> | number
 }
 
-/** Repeats `batch` (which does `count` operations) for about `ms` and returns the median cost of one, in ns. */
+export type Unit = 'ns' | 'per second'
+
+export interface Goal {
+  readonly atLeast?: number
+  readonly atMost?: number
+}
+
+/** What the runner prepares once for all candidates. */
+export interface Place {
+  /** A file in the page cache whose pages carry their numbers, see `numbered-file.ts`. */
+  readonly file: string
+}
+
+/** The part of a candidate's time after which its code counts as warm. */
+const WARM_UP = 0.25
+
+/**
+ * Repeats `batch` (which does `count` operations) for about `ms` and returns the median cost of one, in ns.
+ *
+ * Batches should be short against a turn of the scheduler, a tenth of a millisecond or so: the median then
+ * passes over those that lost the processor, and a busy machine measures the same as an idle one.
+ */
 export function nsPerOperation(count: number, ms: number, batch: () => void): number {
-  const deadline = performance.now() + ms
+  const from = performance.now()
+  do batch()
+  while (performance.now() - from < ms * WARM_UP)
   const samples: number[] = []
-  batch()
   do {
-    const from = process.hrtime.bigint()
+    const started = process.hrtime.bigint()
     batch()
-    samples.push(Number(process.hrtime.bigint() - from) / count)
-  } while (performance.now() < deadline || samples.length < 3)
+    samples.push(Number(process.hrtime.bigint() - started) / count)
+  } while (performance.now() - from < ms || samples.length < 3)
   samples.sort((a, b) => a - b)
   return samples[Math.floor(samples.length / 2)] ?? Number.NaN
 }

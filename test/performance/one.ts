@@ -1,8 +1,9 @@
-/** Runs one candidate of one measurement in this process: `node dist/test/performance/one.js ring ours 500`. */
-import type { Measurement } from './measure.ts'
+/** Runs one candidate of one measurement in this process: `node dist/test/performance/one.js ring ours 500 FILE`. */
+import { MEASUREMENTS } from './catalogue.ts'
 
-const [name, candidate, ms] = process.argv.slice(2)
-const { measurement } = (await import(new URL(`./${name}.js`, import.meta.url).href)) as {
-  measurement: Measurement
+const [name, candidate = '', ms, file = ''] = process.argv.slice(2)
+const measurement = MEASUREMENTS.find((one) => one.name === name)
+if (measurement === undefined || !measurement.candidates.includes(candidate)) {
+  throw new Error(`no candidate ${candidate} of a measurement ${name}`)
 }
-console.log(JSON.stringify(await measurement.run(candidate ?? '', Number(ms ?? 500))))
+console.log(JSON.stringify(await measurement.run(candidate, Number(ms), { file })))

@@ -16,7 +16,7 @@ const SIZE = 128
 const HEADER = 0x8_0000
 const STATUS = 0x8_0100
 const DATA = 0x9_0000
-const BATCH = 20_000
+const BATCH = 1000
 
 function bareMemory(): { memory: GuestMemory; platform: Pick<GuestPlatform, 'memory' | 'allocate'> } {
   const memory = GuestMemory.ofBytes(1 << 20)
@@ -226,7 +226,7 @@ function handWritten(): () => void {
   }
 }
 
-export const measurement: Measurement = {
+export const RING: Measurement = {
   name: 'ring',
   what: 'split ring round trip of a block read, without a disk',
   candidates: ['hand-written', 'ours'],
