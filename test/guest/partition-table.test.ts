@@ -91,6 +91,7 @@ describe('a partition table', () => {
     expect(readImage(new Uint8Array(64 * 512)).table).toEqual({
       style: 'none',
       diskId: null,
+      gpt: null,
       partitions: [],
       troubles: [],
     })

@@ -105,11 +105,18 @@ function tableOf(disk: BlockRange, header: Header, entries: Window): PartitionTa
       type,
       // The low half alone: as a Number the whole would lose its low bits to those at the top.
       active: (entries.view.getUint32(GptEntry.attributes + base, true) & LEGACY_BOOTABLE) !== 0,
+      attributes: entries.view.getBigUint64(GptEntry.attributes + base, true),
       guid: guid(bytes, GptEntry.uniqueGuid + base),
       name: nameOf(entries, GptEntry.name + base),
     })
   }
-  return { style: 'gpt', diskId: header.diskGuid, partitions, troubles }
+  const { firstUsableLba, lastUsableLba, entryCount } = header
+  const gpt = {
+    firstUsableBytes: firstUsableLba * disk.blockBytes,
+    usableBytes: (lastUsableLba - firstUsableLba + 1) * disk.blockBytes,
+    entryCount,
+  }
+  return { style: 'gpt', diskId: header.diskGuid, gpt, partitions, troubles }
 }
 
 function text(bytes: Uint8Array, at: number, length: number): string {

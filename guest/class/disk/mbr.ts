@@ -48,7 +48,7 @@ export function* readMbr(disk: BlockRange, block: Uint8Array<ArrayBuffer>): Tabl
   }
   if (extended !== null) yield* readLogical(disk, extended, partitions, troubles)
   const diskId = sector.le32(Mbr.diskSignature).toString(16).padStart(8, '0')
-  return { kind: 'table', table: { style: 'mbr', diskId, partitions, troubles } }
+  return { kind: 'table', table: { style: 'mbr', diskId, gpt: null, partitions, troubles } }
 }
 
 /**
@@ -116,6 +116,7 @@ function partitionOf(disk: BlockRange, number: number, entry: Entry, origin: num
     lengthBytes: entry.blocks * disk.blockBytes,
     type: entry.type.toString(16).padStart(2, '0'),
     active: entry.status === 0x80,
+    attributes: 0n,
     guid: null,
     name: '',
   }

@@ -21,6 +21,8 @@ export interface Partition {
   /** `07` or `ebd0a0a2-b9e5-4433-87c0-68b6b72699c7`. */
   readonly type: string
   readonly active: boolean
+  /** Of a GPT entry; 0 else. */
+  readonly attributes: bigint
   /** GPT only. */
   readonly guid: string | null
   readonly name: string
@@ -32,6 +34,12 @@ export interface PartitionTable {
   readonly style: PartitionStyle
   /** MBR: 8 hexadecimal digits; GPT: a GUID; null without a table. */
   readonly diskId: string | null
+  /** What only a GUID partition table says. */
+  readonly gpt: {
+    readonly firstUsableBytes: number
+    readonly usableBytes: number
+    readonly entryCount: number
+  } | null
   readonly partitions: readonly Partition[]
   /** What was wrong and passed over, for people. A table on a disk is a stranger's input. */
   readonly troubles: readonly string[]
@@ -43,7 +51,13 @@ export interface PartitionTable {
  */
 export type TableReader<T> = Generator<BlocksWanted, T, Uint8Array<ArrayBuffer> | null>
 
-export const NO_TABLE: PartitionTable = { style: 'none', diskId: null, partitions: [], troubles: [] }
+export const NO_TABLE: PartitionTable = {
+  style: 'none',
+  diskId: null,
+  gpt: null,
+  partitions: [],
+  troubles: [],
+}
 
 /** Reads the partition table of a disk: GPT behind a protective MBR, or MBR with its logical partitions. */
 export function* readPartitionTable(disk: BlockRange): TableReader<PartitionTable> {
