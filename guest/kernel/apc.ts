@@ -151,7 +151,9 @@ export class ApcQueue {
   }
 
   /** User APCs of the current thread, on its way back to user mode. */
-  deliverUser(thread: Thread): void {
+  deliverCurrent(): void {
+    const thread = this.#scheduler.current
+    if (thread === null) return
     const { window } = this.#memory
     while (thread.hasUserApc) {
       const apc = this.#take(thread.userApcs)

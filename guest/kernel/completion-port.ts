@@ -26,6 +26,7 @@ export class CompletionPort implements CompletionPortLike {
   readonly #waits: Waits
   readonly #filled: KSemaphore
   readonly #packets: CompletionPacket[]
+  #references: number
 
   constructor(pool: Pool, hal: Hal, synchronization: Synchronization, waits: Waits, room: number) {
     this.#pool = pool
@@ -34,6 +35,7 @@ export class CompletionPort implements CompletionPortLike {
     this.#waits = waits
     this.#filled = synchronization.initializeSemaphore(room, 0, 0x7fff_ffff)
     this.#packets = []
+    this.#references = 1
   }
 
   /** NtCreateIoCompletion; null when memory is short. */
@@ -60,8 +62,14 @@ export class CompletionPort implements CompletionPortLike {
     return this.#packets.shift() ?? NtStatus.TIMEOUT
   }
 
-  /** The last handle is closed. */
-  close(): void {
+  /** A handle, each file that was associated, and who waits keep it. */
+  reference(): void {
+    this.#references++
+  }
+
+  release(): void {
+    this.#references--
+    if (this.#references > 0) return
     this.#packets.length = 0
     this.#pool.free(this.#filled.at, this.#hal.irql)
   }

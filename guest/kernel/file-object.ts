@@ -96,6 +96,6 @@ export class FileObject extends KernelRecord {
 /** Where completion packets go. */
 export interface CompletionPortLike {
   /** The file that was associated is gone. */
-  release?(): void
+  release(): void
   post(key: number, apcContext: number, status: NtStatus, information: number): void
 }

@@ -6,11 +6,10 @@ import { FileObject } from './file-object.ts'
 import type { FileLookup } from './final-stage.ts'
 import type { Hal } from './hal.ts'
 import { FILE_OBJECT, FileFlag, IoType, IrpFlag, Major } from './io-layout.ts'
-import type { Irp } from './irp.ts'
 import type { IrpFlow } from './irp-flow.ts'
 import type { IrpPool } from './irp-pool.ts'
 import type { KernelMemory } from './kernel-memory.ts'
-import { KEVENT } from './layout.ts'
+import { IO_STATUS_BLOCK, KEVENT } from './layout.ts'
 import { NtStatus } from './nt-status.ts'
 import { type Pool, PoolType, poolTag } from './pool.ts'
 import type { Scheduler } from './scheduler.ts'
@@ -108,7 +107,12 @@ export class FileTable implements FileLookup {
     if (file.handles === 0) {
       // A synchronous handle's requests are over before its cleanup begins.
       if (file.isSynchronous) yield* this.lock(file)
-      yield* this.#send(file, Major.CLEANUP, IrpFlag.SYNCHRONOUS_API)
+      yield* this.send(
+        file,
+        this.#parts.devices.attached(file.device),
+        Major.CLEANUP,
+        IrpFlag.SYNCHRONOUS_API,
+      )
       file.flags |= FileFlag.CLEANUP_COMPLETE
       if (file.isSynchronous) this.unlock(file)
     }
@@ -118,7 +122,12 @@ export class FileTable implements FileLookup {
   *#close(file: FileObject): Waiting<void> {
     // An open that failed was never seen as one by the driver.
     if ((file.flags & FileFlag.FILE_OPEN) !== 0) {
-      yield* this.#send(file, Major.CLOSE, IrpFlag.CLOSE_OPERATION | IrpFlag.SYNCHRONOUS_API)
+      yield* this.send(
+        file,
+        this.#parts.devices.attached(file.device),
+        Major.CLOSE,
+        IrpFlag.CLOSE_OPERATION | IrpFlag.SYNCHRONOUS_API,
+      )
     }
     this.forget(file)
   }
@@ -126,22 +135,27 @@ export class FileTable implements FileLookup {
   /** Frees the object itself. */
   forget(file: FileObject): void {
     const { hal, pool, devices } = this.#parts
-    file.completion?.port.release?.()
+    file.completion?.port.release()
     this.#files.delete(file.at)
     pool.free(file.at, hal.irql)
     devices.dereference(file.device)
   }
 
-  /** Sends CLEANUP or CLOSE to the top of the stack and waits for it; neither can fail. */
-  *#send(file: FileObject, major: Major, flags: number): Waiting<void> {
-    const { hal, pool, irps, flow, devices, scheduler, synchronization, waits, memory } = this.#parts
-    const top = devices.attached(file.device)
-    const room = pool.allocate(PoolType.NON_PAGED, 16 + KEVENT.$size, FILE_TAG, hal.irql)
+  /**
+   * Sends CREATE, CLEANUP or CLOSE to `top` and waits for it. Only CREATE may fail: for want of memory too,
+   * while the others stop the system then (Windows waits for memory; this kernel has no reserve).
+   */
+  *send(file: FileObject, top: DeviceObject, major: Major, flags: number): Waiting {
+    const { hal, pool, irps, flow, scheduler, synchronization, waits, memory } = this.#parts
+    const room = pool.allocate(PoolType.NON_PAGED, IO_STATUS_BLOCK.$size + KEVENT.$size, FILE_TAG, hal.irql)
     const irp = room === 0 ? null : irps.allocate(top.stackSize)
-    // Windows waits for memory here, since closing must not fail; this kernel has no reserve.
-    if (irp === null) return keBugCheckEx(0x36, file.at)
-    const event = synchronization.initializeEvent(room + 16, false, false)
-    memory.zero(room, 16)
+    if (irp === null) {
+      if (room !== 0) pool.free(room, hal.irql)
+      return major === Major.CREATE
+        ? NtStatus.INSUFFICIENT_RESOURCES
+        : keBugCheckEx(BugCode.BAD_POOL_CALLER, 0, file.at)
+    }
+    const event = synchronization.initializeEvent(room + IO_STATUS_BLOCK.$size, false, false)
     irp.flags = flags
     irp.userIosb = room
     irp.userEvent = event.at
@@ -150,15 +164,16 @@ export class FileTable implements FileLookup {
     const { next } = irp
     next.major = major
     next.fileObject = file.at
+    // The final stage lets go of the file for every request but CREATE and CLOSE.
     if (major === Major.CLEANUP) file.references++
-    const status = yield* settled(flow.call(top, irp))
-    if (status === NtStatus.PENDING) yield* waits.wait([event.at], true)
-    if (major === Major.CLOSE) this.#freeClosed(irp)
+    let status = yield* settled(flow.call(top, irp))
+    if (status === NtStatus.PENDING) {
+      yield* waits.wait([event.at], true)
+      status = memory.window.le32(IO_STATUS_BLOCK.status, room) as NtStatus
+    }
+    if (major === Major.CLOSE) irps.free(irp)
     pool.free(room, hal.irql)
-  }
-
-  #freeClosed(irp: Irp): void {
-    this.#parts.irps.free(irp)
+    return status
   }
 
   /** The lock of a synchronous handle: one request at a time. */

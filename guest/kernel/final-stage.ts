@@ -1,9 +1,11 @@
 import type { AddressSpace } from './address-space.ts'
 import type { ApcQueue, KernelApcRoutine, NormalApcRoutine, RundownApcRoutine } from './apc.ts'
+import { BugCode, keBugCheckEx } from './bug-check.ts'
 import { KEvent } from './dispatcher-object.ts'
+import type { EventObjects } from './event-objects.ts'
 import type { FileObject } from './file-object.ts'
 import type { Hal } from './hal.ts'
-import { FileFlag, IRP_TAIL_APC, IrpFlag } from './io-layout.ts'
+import { FileFlag, IoType, IRP_TAIL_APC, IrpFlag } from './io-layout.ts'
 import type { Irp } from './irp.ts'
 import type { IrpPool } from './irp-pool.ts'
 import { Irql } from './irql.ts'
@@ -34,6 +36,7 @@ interface FinalStageParts {
   readonly apcs: ApcQueue
   readonly routines: RoutineTable
   readonly synchronization: Synchronization
+  readonly events: EventObjects
 }
 
 /**
@@ -114,12 +117,21 @@ export class FinalStage {
   /** The final stage itself (IopCompleteRequest), at APC level in the requesting thread. */
   #inThread(irp: Irp, thread: Thread, fileObject: number): void {
     const file = this.#files.fileAt(fileObject)
+    // Read before the request is freed below.
+    const held = this.#heldEvent(irp, file)
+    const opening = (irp.flags & IrpFlag.CREATE_OPERATION) !== 0
     this.#releaseBuffers(irp)
     this.#dequeue(irp)
     const synchronous = (irp.flags & IrpFlag.SYNCHRONOUS_API) !== 0 || file?.isSynchronous === true
     if (!ntError(irp.status) || (irp.pendingReturned && !synchronous)) this.#announce(irp, thread, file)
     else this.#announceError(irp, file)
-    if (file !== null && (irp.flags & IrpFlag.CREATE_OPERATION) === 0) this.#files.dereference(file)
+    this.#parts.events.dereference(held)
+    if (file !== null && !opening) this.#files.dereference(file)
+  }
+
+  /** The application's event, which the request has kept; 0 when it is the I/O manager's own. */
+  #heldEvent(irp: Irp, file: FileObject | null): number {
+    return file !== null && (irp.flags & IrpFlag.SYNCHRONOUS_API) === 0 ? irp.userEvent : 0
   }
 
   /** Success, or an error of a request that answered PENDING to an asynchronous caller. */
@@ -244,13 +256,16 @@ export class FinalStage {
     this.#dequeue(irp)
     const file = this.#files.fileAt(fileObject)
     const create = (irp.flags & IrpFlag.CREATE_OPERATION) !== 0
+    const held = this.#heldEvent(irp, file)
     irps.free(irp)
+    this.#parts.events.dereference(held)
     if (file !== null && !create) this.#files.dereference(file)
   }
 
   /** The caller's thread finishes a request that was completed before its dispatch routine answered. */
   inline(irp: Irp): void {
     const { hal, scheduler } = this.#parts
+    if (irp.type !== IoType.IRP) keBugCheckEx(BugCode.MULTIPLE_IRP_COMPLETE_REQUESTS, irp.at)
     const thread = scheduler.current
     if (thread === null) {
       this.#drop(irp, irp.originalFileObject)

@@ -118,6 +118,16 @@ export class IrpBuilder {
     return irp
   }
 
+  /** IoMakeAssociatedIrp: a part of the master's work; the last one to finish completes the master. */
+  associated(master: Irp, stackCount: number): Irp | null {
+    const irp = this.#irps.allocate(stackCount)
+    if (irp === null) return null
+    irp.flags |= IrpFlag.ASSOCIATED_IRP
+    irp.thread = master.thread
+    irp.masterIrp = master.at
+    return irp
+  }
+
   /** Makes it one of the current thread's requests: cancelled and waited for when the thread ends. */
   queueToThread(irp: Irp): void {
     const thread = this.#scheduler.current
@@ -137,11 +147,11 @@ export class IrpBuilder {
     lengthBytes: number,
     write: boolean,
   ): NtStatus {
-    irp.userBuffer = buffer
     if (device.isBuffered) return this.#attachBuffered(irp, buffer, lengthBytes, write)
     if (device.isDirect) {
       return this.attachMdl(irp, buffer, lengthBytes, write ? LockOperation.READ : LockOperation.WRITE)
     }
+    irp.userBuffer = buffer
     return NtStatus.SUCCESS
   }
 
@@ -152,6 +162,7 @@ export class IrpBuilder {
       irp.flags |= IrpFlag.DEALLOCATE_BUFFER
     }
     irp.flags |= IrpFlag.BUFFERED_IO | (write ? 0 : IrpFlag.INPUT_OPERATION)
+    if (!write) irp.userBuffer = buffer
     return NtStatus.SUCCESS
   }
 
@@ -205,12 +216,13 @@ export class IrpBuilder {
   #attachControlBuffered(irp: Irp, control: ControlBuffers): NtStatus {
     const { input, inputBytes, output, outputBytes } = control
     const lengthBytes = Math.max(inputBytes, outputBytes)
-    irp.userBuffer = output
     if (lengthBytes === 0) return NtStatus.SUCCESS
     const status = this.#attachSystemBuffer(irp, lengthBytes, input, inputBytes)
     if (ntError(status)) return status
-    irp.flags |=
-      IrpFlag.BUFFERED_IO | IrpFlag.DEALLOCATE_BUFFER | (outputBytes > 0 ? IrpFlag.INPUT_OPERATION : 0)
+    irp.userBuffer = output
+    irp.flags |= IrpFlag.BUFFERED_IO | IrpFlag.DEALLOCATE_BUFFER
+    // The pointer decides, not its length: what the driver says it returns is copied.
+    if (output !== 0) irp.flags |= IrpFlag.INPUT_OPERATION
     return NtStatus.SUCCESS
   }
 

@@ -2,13 +2,16 @@ import type { Random } from '../../protocol/platform.ts'
 import type { GuestProcessor } from '../../protocol/processor.ts'
 import { AddressSpace } from './address-space.ts'
 import { ApcQueue } from './apc.ts'
+import { CancelQueues } from './cancel-queue.ts'
 import { Cancellation } from './cancellation.ts'
 import { DeviceTable } from './device-table.ts'
 import { DpcQueue } from './dpc.ts'
 import { DriverLoader } from './driver-loader.ts'
 import type { DispatchRoutine } from './driver-object.ts'
+import { EventObjects } from './event-objects.ts'
 import { FileTable } from './file-table.ts'
 import { FinalStage } from './final-stage.ts'
+import { Forwarding } from './forwarding.ts'
 import { Hal } from './hal.ts'
 import { Interrupts } from './interrupt.ts'
 import { IrpBuilder } from './irp-builder.ts'
@@ -22,11 +25,14 @@ import { NtStatus } from './nt-status.ts'
 import { ObjectNames } from './object-names.ts'
 import { PageFrames } from './page-frames.ts'
 import { Pool, PoolType, poolTag } from './pool.ts'
+import { RemoveLocks } from './remove-lock.ts'
 import { ContextTable, RoutineTable } from './routine.ts'
 import { Scheduler } from './scheduler.ts'
 import { SpinLocks } from './spin-lock.ts'
+import { StartIo } from './start-io.ts'
 import { Synchronization } from './synchronization.ts'
 import { ThreadExit } from './thread-exit.ts'
+import { ThreadIrps } from './thread-irps.ts'
 import { Timers } from './timer.ts'
 import type { WindowsVersion } from './version.ts'
 import { Waits } from './wait.ts'
@@ -60,8 +66,14 @@ export class KernelParts {
   readonly irps: IrpPool
   readonly devices: DeviceTable
   readonly flow: IrpFlow
+  readonly forwarding: Forwarding
   readonly builder: IrpBuilder
   readonly cancellation: Cancellation
+  readonly cancelQueues: CancelQueues
+  readonly startIo: StartIo
+  readonly removeLocks: RemoveLocks
+  readonly threadIrps: ThreadIrps
+  readonly events: EventObjects
   readonly names: ObjectNames
   readonly files: FileTable
   readonly final: FinalStage
@@ -92,8 +104,14 @@ export class KernelParts {
     this.irps = new IrpPool(memory, hal, pool)
     this.devices = new DeviceTable(memory, hal, pool, routines.register(this.#invalidRequest()))
     this.flow = new IrpFlow(memory, hal, routines, this.irps, this.devices)
+    this.forwarding = new Forwarding(this)
     this.builder = new IrpBuilder(hal, pool, space, this.mdls, this.irps, this.scheduler)
     this.cancellation = new Cancellation(hal, routines, this.irps, this.devices)
+    this.cancelQueues = new CancelQueues(memory, routines, this.flow, this.cancellation)
+    this.startIo = new StartIo(memory, hal, routines, this.irps, this.cancellation, this.dpcs)
+    this.removeLocks = new RemoveLocks(memory, hal, this.synchronization, this.waits)
+    this.threadIrps = new ThreadIrps(this.irps, this.scheduler, this.waits, this.cancellation)
+    this.events = new EventObjects(hal, pool, this.synchronization)
     this.names = new ObjectNames()
     this.drivers = new DriverLoader(this.devices, routines)
     this.work = new WorkQueue(

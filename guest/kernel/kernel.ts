@@ -1,51 +1,40 @@
-import type { Gpa } from '../../protocol/memory.ts'
-import { gpa } from '../../protocol/memory.ts'
-import type { AccessWidth } from '../../protocol/platform.ts'
 import type { GuestProcessor, GuestProgram } from '../../protocol/processor.ts'
-import type { Window } from '../../protocol/window.ts'
 import type { BugCheck } from './bug-check.ts'
-import { keBugCheckEx } from './bug-check.ts'
+import type { Csq, CsqRoutines } from './cancel-queue.ts'
 import type { DeviceObject } from './device-object.ts'
 import type { DeviceOptions } from './device-table.ts'
-import type { KEvent, KMutant, KSemaphore, KTimer } from './dispatcher-object.ts'
-import type { DeferredRoutine, KDpc } from './dpc.ts'
+import type { KEvent } from './dispatcher-object.ts'
+import type { DeferredRoutine } from './dpc.ts'
 import type { DriverEntry, DriverObject } from './driver-object.ts'
-import type { Interrupt, InterruptOptions, ServiceRoutine } from './interrupt.ts'
+import { Executive } from './executive.ts'
 import { DeviceFlag } from './io-layout.ts'
 import type { CancelRoutine, Irp } from './irp.ts'
 import type { DeviceControlRequest, FsdRequest } from './irp-builder.ts'
-import { Irql } from './irql.ts'
-import { type KernelOptions, KernelParts } from './kernel-parts.ts'
-import type { LockOperation, Mdl } from './mdl.ts'
+import type { Irql } from './irql.ts'
+import type { KernelOptions } from './kernel-parts.ts'
+import { NtServices } from './nt-services.ts'
 import { NtStatus } from './nt-status.ts'
-import { PAGE_BYTES } from './page-frames.ts'
-import type { PoolType } from './pool.ts'
-import type { Routine } from './routine.ts'
-import type { ThreadOptions } from './scheduler.ts'
+import type { RemoveLock } from './remove-lock.ts'
+import { NO_ROUTINE, type Routine } from './routine.ts'
 import type { CompletionRoutine } from './stack-location.ts'
-import { settled, type Thread, type ThreadBody, type Waiting } from './thread.ts'
+import { settled, type Waiting } from './thread.ts'
 import type { WindowsVersion } from './version.ts'
-import type { WaitOptions } from './wait.ts'
-import type { IoWorkRoutine, WorkRoutine } from './work-queue.ts'
-
-/** Anything with an address: an event, a timer, a thread. */
-export interface Waitable {
-  readonly at: number
-}
+import type { IoWorkRoutine } from './work-queue.ts'
 
 /**
- * What drivers and ports call, by Windows' names. Everything but the routines that answer `Waiting` is a plain
- * function; those are called with `yield*` in a thread at PASSIVE or APC level.
+ * What drivers and ports call, by Windows' names: the I/O manager's routines here, all others in `Executive`.
+ * The kernel is a program for a processor: `run` goes on until every thread waits.
  */
-export class Kernel implements GuestProgram {
+export class Kernel extends Executive implements GuestProgram {
   readonly version: WindowsVersion
-  /** For those who build on the kernel (PnP, services, a verifier); drivers call the routines below. */
-  readonly parts: KernelParts
+  /** What an application's thread calls. */
+  readonly nt: NtServices
   #running: boolean
 
   constructor(options: KernelOptions) {
+    super(options)
     this.version = options.version
-    this.parts = new KernelParts(options)
+    this.nt = new NtServices(this.parts, options.version)
     this.#running = false
   }
 
@@ -66,248 +55,6 @@ export class Kernel implements GuestProgram {
   /** What stopped the guest, or null. */
   get bugCheck(): BugCheck | null {
     return this.parts.hal.stopped
-  }
-
-  // Routines as numbers.
-
-  /** The number of a function, for a record's pointer field. */
-  routine<F extends (...given: never[]) => unknown>(routine: F): Routine<F> {
-    return this.parts.routines.register(routine)
-  }
-  /** The function behind a number: `kernel.call(dpc.routine)(…)`. */
-  call<F extends (...given: never[]) => unknown>(routine: Routine<F>): F {
-    return this.parts.routines.resolve(routine)
-  }
-
-  // Executive: pools.
-
-  exAllocatePoolWithTag(type: PoolType, lengthBytes: number, tag: number): number {
-    this.parts.hal.point()
-    return this.parts.pool.allocate(type, lengthBytes, tag, this.parts.hal.irql)
-  }
-  exFreePool(at: number): void {
-    this.parts.hal.point()
-    this.parts.pool.free(at, this.parts.hal.irql)
-  }
-  exQueueWorkItem(item: number, routine: Routine<WorkRoutine>, parameter: number): void {
-    this.parts.hal.point()
-    this.parts.work.queue(item, routine, parameter)
-  }
-  /** Runs something that may wait in a system thread, for a caller that cannot wait. */
-  spawn(work: Waiting<unknown>): void {
-    this.parts.work.spawn(work)
-  }
-
-  // Kernel: IRQL, threads, dispatcher objects.
-
-  keGetCurrentIrql(): Irql {
-    return this.parts.hal.irql
-  }
-  keRaiseIrql(irql: Irql): Irql {
-    this.parts.hal.point()
-    return this.parts.hal.raise(irql)
-  }
-  keLowerIrql(irql: Irql): void {
-    this.parts.hal.lower(irql)
-  }
-  keBugCheckEx(code: number, first = 0, second = 0, third = 0, fourth = 0): never {
-    return keBugCheckEx(code, first, second, third, fourth)
-  }
-  /** Microseconds since power-on. */
-  keQueryTimeUs(): number {
-    return this.parts.hal.now()
-  }
-  psCreateSystemThread(body: ThreadBody, options?: ThreadOptions): Thread {
-    return this.parts.scheduler.create(body, options)
-  }
-  keGetCurrentThread(): Thread | null {
-    return this.parts.scheduler.current
-  }
-  /** ObReferenceObject of a thread: its record stays until the reference is let go. */
-  obReferenceThread(thread: Thread): void {
-    thread.pins++
-  }
-  obDereferenceThread(thread: Thread): void {
-    this.parts.scheduler.unpin(thread)
-  }
-  keEnterCriticalRegion(): void {
-    const { current } = this.parts.scheduler
-    if (current !== null) current.kernelApcDisable++
-  }
-  keLeaveCriticalRegion(): void {
-    const { scheduler, apcs, hal } = this.parts
-    const { current } = scheduler
-    if (current === null) return
-    current.kernelApcDisable--
-    if (apcs.deliverable(current)) hal.request(Irql.APC)
-  }
-  keAlertThread(thread: Thread): void {
-    this.parts.hal.point()
-    this.parts.waits.alert(thread)
-  }
-
-  keInitializeEvent(at: number, notification: boolean, signalled: boolean): KEvent {
-    return this.parts.synchronization.initializeEvent(at, notification, signalled)
-  }
-  keSetEvent(event: KEvent): number {
-    this.parts.hal.point()
-    return this.parts.synchronization.setEvent(event)
-  }
-  keResetEvent(event: KEvent): number {
-    this.parts.hal.point()
-    return this.parts.synchronization.resetEvent(event)
-  }
-  keClearEvent(event: KEvent): void {
-    this.keResetEvent(event)
-  }
-  keReadStateEvent(event: KEvent): number {
-    return event.signalState
-  }
-  kePulseEvent(event: KEvent): number {
-    this.parts.hal.point()
-    return this.parts.synchronization.pulseEvent(event)
-  }
-  keInitializeSemaphore(at: number, count: number, limit: number): KSemaphore {
-    return this.parts.synchronization.initializeSemaphore(at, count, limit)
-  }
-  keReleaseSemaphore(semaphore: KSemaphore, adjustment: number): number {
-    this.parts.hal.point()
-    return this.parts.synchronization.releaseSemaphore(semaphore, adjustment)
-  }
-  keInitializeMutex(at: number): KMutant {
-    return this.parts.synchronization.initializeMutex(at)
-  }
-  keReleaseMutex(mutant: KMutant): number {
-    this.parts.hal.point()
-    return this.parts.synchronization.releaseMutex(mutant)
-  }
-  keInitializeTimer(at: number, notification = true): KTimer {
-    return this.parts.synchronization.initializeTimer(at, notification)
-  }
-  /** KeSetTimerEx, relative: whether it was set already. */
-  keSetTimer(timer: KTimer, afterUs: number, periodMs = 0, dpc: KDpc | null = null): boolean {
-    this.parts.hal.point()
-    return this.parts.timers.set(timer, afterUs, periodMs, dpc?.at ?? 0)
-  }
-  keCancelTimer(timer: KTimer): boolean {
-    this.parts.hal.point()
-    return this.parts.timers.cancelTimer(timer)
-  }
-  keWaitForSingleObject(object: Waitable, options?: WaitOptions): Waiting {
-    return this.parts.waits.wait([object.at], true, options)
-  }
-  keWaitForMultipleObjects(objects: readonly Waitable[], any: boolean, options?: WaitOptions): Waiting {
-    return this.parts.waits.wait(
-      objects.map((object) => object.at),
-      any,
-      options,
-    )
-  }
-  keDelayExecutionThread(us: number, options?: WaitOptions): Waiting {
-    return this.parts.waits.delay(us, options)
-  }
-
-  keInitializeDpc(at: number, routine: Routine<DeferredRoutine>, context = 0): KDpc {
-    return this.parts.dpcs.initialize(at, routine, context)
-  }
-  keInsertQueueDpc(dpc: KDpc, argument1 = 0, argument2 = 0): boolean {
-    this.parts.hal.point()
-    return this.parts.dpcs.insert(dpc.at, argument1, argument2)
-  }
-  keRemoveQueueDpc(dpc: KDpc): boolean {
-    this.parts.hal.point()
-    return this.parts.dpcs.remove(dpc.at)
-  }
-
-  keInitializeSpinLock(at: number): void {
-    this.parts.spinLocks.initialize(at)
-  }
-  keAcquireSpinLock(at: number): Irql {
-    return this.parts.spinLocks.acquire(at)
-  }
-  keReleaseSpinLock(at: number, irql: Irql): void {
-    this.parts.spinLocks.release(at, irql)
-  }
-
-  // Hardware.
-
-  ioConnectInterrupt(routine: ServiceRoutine, options: InterruptOptions): Interrupt | NtStatus {
-    return this.parts.interrupts.connect(routine, options)
-  }
-  ioDisconnectInterrupt(interrupt: Interrupt): void {
-    this.parts.interrupts.disconnect(interrupt)
-  }
-  keSynchronizeExecution<T>(interrupt: Interrupt, work: () => T): T {
-    return this.parts.interrupts.synchronize(interrupt, work)
-  }
-  /** READ_REGISTER_*: an access to a device, never RAM. */
-  readRegister(at: Gpa, width: AccessWidth): number {
-    this.parts.hal.point()
-    return this.parts.hal.read(at, width)
-  }
-  /** WRITE_REGISTER_*. */
-  writeRegister(at: Gpa, width: AccessWidth, value: number): void {
-    this.parts.hal.point()
-    this.parts.hal.write(at, width, value)
-  }
-
-  // Memory manager.
-
-  /** Pages side by side, zeroed, that never move: rings. 0 when there are none. */
-  mmAllocateContiguousMemory(lengthBytes: number, alignmentBytes = PAGE_BYTES): number {
-    const { frames, memory } = this.parts
-    const pages = Math.ceil(lengthBytes / PAGE_BYTES)
-    const first = frames.allocateRun(pages, Math.max(1, alignmentBytes / PAGE_BYTES))
-    if (first < 0) return 0
-    memory.zero(first * PAGE_BYTES, pages * PAGE_BYTES)
-    return first * PAGE_BYTES
-  }
-  mmFreeContiguousMemory(at: number, lengthBytes: number): void {
-    this.parts.frames.free(at / PAGE_BYTES, Math.ceil(lengthBytes / PAGE_BYTES))
-  }
-  /** Physical address of a kernel, user or mapped one. */
-  mmGetPhysicalAddress(at: number): Gpa {
-    return this.parts.space.physical(at) ?? gpa(0)
-  }
-  /** A window over kernel or mapped memory; null when part of it is not there. */
-  mmWindow(at: number, lengthBytes: number): Window | null {
-    return this.parts.space.window(at, lengthBytes)
-  }
-  ioAllocateMdl(va: number, lengthBytes: number, irp: Irp | null = null, secondary = false): Mdl | null {
-    this.parts.hal.point()
-    const mdl = this.parts.mdls.allocate(va, lengthBytes)
-    if (mdl !== null && irp !== null) this.#chain(irp, mdl, secondary)
-    return mdl
-  }
-  #chain(irp: Irp, mdl: Mdl, secondary: boolean): void {
-    if (!secondary || irp.mdlAddress === 0) {
-      irp.mdlAddress = mdl.at
-      return
-    }
-    let last = this.mdlAt(irp.mdlAddress)
-    while (last.next !== 0) last = this.mdlAt(last.next)
-    last.next = mdl.at
-  }
-  ioFreeMdl(mdl: Mdl): void {
-    this.parts.mdls.free(mdl)
-  }
-  mdlAt(at: number): Mdl {
-    return this.parts.mdls.at(at)
-  }
-  mmBuildMdlForNonPagedPool(mdl: Mdl): void {
-    this.parts.mdls.buildForNonPagedPool(mdl)
-  }
-  mmProbeAndLockPages(mdl: Mdl, operation: LockOperation): NtStatus {
-    return this.parts.mdls.probeAndLock(mdl, operation)
-  }
-  mmUnlockPages(mdl: Mdl): void {
-    this.parts.mdls.unlock(mdl)
-  }
-  mmGetSystemAddressForMdlSafe(mdl: Mdl): number {
-    return this.parts.mdls.systemAddress(mdl)
-  }
-  ioBuildPartialMdl(source: Mdl, target: Mdl, va: number, lengthBytes: number): void {
-    this.parts.mdls.buildPartial(source, target, va, lengthBytes)
   }
 
   // I/O manager: drivers and devices.
@@ -433,5 +180,73 @@ export class Kernel implements GuestProgram {
   }
   ioFreeWorkItem(item: number): void {
     this.parts.work.freeIoItem(item)
+  }
+
+  /** IoMakeAssociatedIrp; the driver sets the master's `irpCount` before it sends the first. */
+  ioMakeAssociatedIrp(master: Irp, stackCount: number): Irp | null {
+    this.parts.hal.point()
+    return this.parts.builder.associated(master, stackCount)
+  }
+  /** Copies the location, sends, and waits; the request is the caller's again, its status the answer. */
+  ioForwardIrpSynchronously(device: DeviceObject, irp: Irp): Waiting {
+    return this.parts.forwarding.forward(device, irp)
+  }
+  /** The device stays, and with it the driver, until the routine has returned. */
+  ioSetCompletionRoutineEx(
+    device: DeviceObject,
+    irp: Irp,
+    routine: Routine<CompletionRoutine>,
+    context = 0,
+    invoke?: number,
+  ): NtStatus {
+    return this.parts.forwarding.setCompletionRoutineEx(device, irp, routine, context, invoke)
+  }
+
+  // I/O manager: queues and removal.
+
+  ioCsqInitialize(at: number, routines: CsqRoutines, mayRefuse = false): Csq {
+    return this.parts.cancelQueues.initialize(at, routines, mayRefuse)
+  }
+  /** `context`: an IO_CSQ_IRP_CONTEXT by which the request is found again, or 0. */
+  ioCsqInsertIrp(csq: Csq, irp: Irp, context = 0, insertContext = 0): NtStatus {
+    return this.parts.cancelQueues.insert(csq, irp, context, insertContext)
+  }
+  ioCsqRemoveNextIrp(csq: Csq, peekContext = 0): Irp | null {
+    return this.parts.cancelQueues.removeNext(csq, peekContext)
+  }
+  ioCsqRemoveIrp(csq: Csq, context: number): Irp | null {
+    return this.parts.cancelQueues.remove(csq, context, (at) => this.parts.irps.irpAt(at))
+  }
+  ioStartPacket(
+    device: DeviceObject,
+    irp: Irp,
+    key: number | null = null,
+    cancel: Routine<CancelRoutine> = NO_ROUTINE,
+  ): void {
+    this.parts.startIo.start(device, irp, key, cancel)
+  }
+  ioStartNextPacket(device: DeviceObject, cancelable: boolean, key: number | null = null): void {
+    this.parts.startIo.next(device, cancelable, key)
+  }
+  ioSetStartIoAttributes(device: DeviceObject, deferred: boolean, nonCancelable: boolean): void {
+    this.parts.startIo.setAttributes(device, deferred, nonCancelable)
+  }
+  ioInitializeDpcRequest(device: DeviceObject, routine: Routine<DeferredRoutine>): void {
+    this.parts.dpcs.initialize(device.dpc, routine, device.at)
+  }
+  ioRequestDpc(device: DeviceObject, irp: Irp | null, context = 0): void {
+    this.parts.startIo.requestDpc(device, irp?.at ?? 0, context)
+  }
+  ioInitializeRemoveLock(at: number): RemoveLock {
+    return this.parts.removeLocks.initialize(at)
+  }
+  ioAcquireRemoveLock(lock: RemoveLock): NtStatus {
+    return this.parts.removeLocks.acquire(lock)
+  }
+  ioReleaseRemoveLock(lock: RemoveLock): void {
+    this.parts.removeLocks.release(lock)
+  }
+  ioReleaseRemoveLockAndWait(lock: RemoveLock): Waiting<void> {
+    return this.parts.removeLocks.releaseAndWait(lock)
   }
 }

@@ -56,8 +56,6 @@ export class Thread extends KernelRecord {
   kernelApcDisable: number
   /** References: its memory stays while there are any. */
   pins: number
-  /** No request is accepted any more: its outstanding ones are being cancelled. */
-  ending: boolean
 
   constructor(memory: KernelMemory, at: number, id: number, name: string, priority: number) {
     super(memory, at)
@@ -75,7 +73,6 @@ export class Thread extends KernelRecord {
     this.waitBlocks = 0
     this.waitCount = 0
     this.kernelApcDisable = 0
-    this.ending = false
     memory.zero(at, ETHREAD.$size)
     initializeHeader(memory.window, at, DispatcherType.THREAD, ETHREAD.$size, 0)
     for (const list of [this.irpList, this.mutantList, this.kernelApcs, this.userApcs]) {

@@ -1,0 +1,73 @@
+import type { Cancellation } from './cancellation.ts'
+import type { FileObject } from './file-object.ts'
+import { IRP } from './io-layout.ts'
+import type { Irp } from './irp.ts'
+import type { IrpPool } from './irp-pool.ts'
+import { firstEntry, nextEntry, removeEntry } from './list.ts'
+import type { Scheduler } from './scheduler.ts'
+import type { Thread, Waiting } from './thread.ts'
+import type { Waits } from './wait.ts'
+
+/** How often a cancelled request is looked at. */
+const CANCEL_POLL_US = 10_000
+
+/** The requests that threads issued and that are not finished. */
+export class ThreadIrps {
+  readonly #irps: IrpPool
+  readonly #scheduler: Scheduler
+  readonly #waits: Waits
+  readonly #cancellation: Cancellation
+
+  constructor(irps: IrpPool, scheduler: Scheduler, waits: Waits, cancellation: Cancellation) {
+    this.#irps = irps
+    this.#scheduler = scheduler
+    this.#waits = waits
+    this.#cancellation = cancellation
+  }
+
+  of(thread: Thread): Irp[] {
+    const found: Irp[] = []
+    const { window, irpList } = thread
+    for (let entry = firstEntry(window, irpList); entry !== 0; entry = nextEntry(window, irpList, entry)) {
+      found.push(this.#irps.irpAt(entry - IRP.threadListEntry))
+    }
+    return found
+  }
+
+  /** Cancels those that fit. Cancelling one may finish others, so each is looked up again. */
+  cancel(thread: Thread, fits: (irp: Irp) => boolean): boolean {
+    const chosen = this.of(thread).filter(fits)
+    for (const irp of chosen) if (this.of(thread).includes(irp)) this.#cancellation.cancel(irp)
+    return chosen.length > 0
+  }
+
+  /** Cancels the current thread's requests through a file and waits until they are finished. */
+  *cancelOfFile(file: FileObject): Waiting<void> {
+    const thread = this.#scheduler.current
+    if (thread === null) return
+    const fits = (irp: Irp): boolean => irp.originalFileObject === file.at
+    this.cancel(thread, fits)
+    while (this.of(thread).some(fits)) yield* this.#waits.delay(CANCEL_POLL_US)
+  }
+
+  /** Cancels any thread's requests through a file, with that IOSB or (0) all; whether there were any. */
+  cancelByIosb(file: FileObject, iosb: number): boolean {
+    let found = false
+    for (const thread of [...this.#scheduler.threads]) {
+      found =
+        this.cancel(
+          thread,
+          (irp) => irp.originalFileObject === file.at && (iosb === 0 || irp.userIosb === iosb),
+        ) || found
+    }
+    return found
+  }
+
+  /** Cuts loose what a driver does not give back; when it does, nobody is told. */
+  disassociate(thread: Thread): void {
+    for (const irp of this.of(thread)) {
+      removeEntry(thread.window, irp.threadListEntry)
+      irp.thread = 0
+    }
+  }
+}
