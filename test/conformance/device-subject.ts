@@ -18,11 +18,10 @@ export interface DeviceUnderTest {
   poke(at: number, bytes: Uint8Array): void
   /** Level of the interrupt line. */
   line(): boolean
-  /**
-   * Lets the device work until `done` says so, or until it has nothing left to do or had time enough to do
-   * what it should not.
-   */
+  /** Lets the device work until `done` says so, or until it has nothing left to do, or had far too long. */
   run(done: () => boolean): void
+  /** Lets the device work until it has nothing left to do, or had time enough to do what it should not. */
+  idle(): void
   /** Makes the disk shorter or longer behind the device's back; absent where that cannot be done. */
   resize?(sectors: number): void
   /** Ends it. */

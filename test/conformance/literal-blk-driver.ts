@@ -286,7 +286,7 @@ export class LiteralBlkDriver {
 
   /** Gives the device time for what it should not do. */
   idle(): void {
-    this.device.run(() => false)
+    this.device.idle()
   }
 
   // Block requests, VIRTIO 1.2 section 5.2.6.

@@ -23,6 +23,7 @@ export const ourDevice: DeviceSubject = {
       poke: (at, bytes) => rig.bytes.set(bytes, at),
       line: () => rig.line.level,
       run: () => rig.drain(),
+      idle: () => rig.drain(),
       resize(sectors) {
         backend.submit(new TestIo('resize', 0, sectors * 512, []))
         rig.drain()

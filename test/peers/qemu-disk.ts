@@ -191,6 +191,11 @@ export class QemuDisk implements GuestPlatform, AsyncDisposable {
     this.qtest.write(at, width, value)
   }
 
+  /** Level of the disk's interrupt line. */
+  line(): boolean {
+    return this.qtest.level(LINE)
+  }
+
   connect(line: number, isr: () => void): void {
     if (line !== LINE) throw new Error(`there is no interrupt line ${line}`)
     this.#isrs.push(isr)
