@@ -185,6 +185,45 @@ describe('a hostile device', () => {
     scene.broken('split.used-leap', [])
   })
 
+  it('uses a head again that came back before and is posted anew, but not published', () => {
+    const scene = new Scene()
+    const first = scene.post() as number
+    scene.post()
+    scene.ring.publish()
+    scene.literal.use(0, first, 0)
+    scene.literal.usedIndex(1)
+    expect(scene.ring.reap()?.owner).toEqual({ name: 0 })
+    expect(scene.post(), 'the descriptor that came back is taken first').toBe(first)
+    scene.literal.use(1, first, 0)
+    scene.literal.usedIndex(2)
+    expect(scene.ring.reap()).toBeNull()
+    scene.broken('split.used-id', [1, 2])
+  })
+
+  it('moves its index back, or past the end of 16 bits, wherever the ring stands', () => {
+    for (const [start, index] of [
+      [6, 5],
+      [6, 0],
+      [6, 65_535],
+      [65_535, 1],
+    ] as const) {
+      const scene = new Scene()
+      for (let entry = 0; entry < start; entry++) {
+        const head = scene.post() as number
+        scene.ring.publish()
+        scene.literal.use(entry, head, 0)
+        scene.literal.usedIndex(entry + 1)
+        scene.journal.clear()
+        expect(scene.ring.reap() === null).toBe(false)
+      }
+      scene.post()
+      scene.ring.publish()
+      scene.literal.usedIndex(index)
+      expect([start, scene.ring.reap(), scene.rules]).toEqual([start, null, ['split.used-leap']])
+      expect(scene.violations[0]?.seen).toBe((index - start + 65_536) % 65_536)
+    }
+  })
+
   it('claims to have written more than there was room for, and is believed up to the room', () => {
     const claims = [0, 1, ROOM_BYTES, ROOM_BYTES + 1, 2 ** 31, 0xffff_ffff]
     for (const claim of claims) {

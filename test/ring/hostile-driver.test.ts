@@ -248,6 +248,7 @@ describe('a hostile driver', () => {
       expect(ring.publish()).toBe(true)
       ring.abandon(first)
       expect(ring.inFlight).toBe(0)
+      expect(ring.headsOut()).toEqual([])
       expect(() => ring.complete(first, 0)).toThrow()
       expect(() => ring.abandon(second)).toThrow()
       expect(literal.used.index).toBe(1)
@@ -316,6 +317,19 @@ describe('a hostile driver', () => {
       expect(scene.violations[0]?.at).toBeNull()
       expect(scene.ring.headsOut()).toHaveLength(taken)
     }
+  })
+
+  it('gives an abandoned head up for good: it may be offered again, and nothing waits to be taken again', () => {
+    const scene = new Scene({})
+    scene.literal.describe(0, { addr: scene.ground.data, len: 8, flags: L_WRITE })
+    scene.hostile.offer(0)
+    scene.ring.abandon(scene.ring.next() as Chain)
+    expect([scene.ring.headsOut(), scene.ring.inFlight]).toEqual([[], 0])
+    scene.hostile.offer(0)
+    expect(scene.ring.next()?.head).toBe(0)
+    const broken = new Scene({ retake: [8, 0] })
+    broken.literal.describe(0, { addr: broken.ground.data, len: 8, flags: L_WRITE })
+    expect([broken.ring.next(), broken.ring.next(), broken.ring.headsOut()]).toEqual([null, null, []])
   })
 
   it('writes anything anywhere at any time, and finds a device that keeps every one of its promises', () => {
