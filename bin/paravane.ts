@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import './engine.ts'
 import { Command, CommanderError, Option } from 'commander'
 import { VERSION } from '../bench/version.ts'
 import { BadInput, cleanUpAll, Exit, mistake, oneLine } from './exit.ts'

@@ -17,11 +17,19 @@ export interface PageLog {
  */
 export class DmaSpace {
   readonly memory: GuestMemory
+  /**
+   * Addresses from `plainBase` to below `plainEnd` are reachable as they are: a shortcut for `reaches`, and
+   * empty where an address has to be looked up.
+   */
+  readonly plainBase: number
+  readonly plainEnd: number
   /** Null costs one comparison per request. */
   log: PageLog | null
 
   constructor(memory: GuestMemory, log: PageLog | null = null) {
     this.memory = memory
+    this.plainBase = memory.mainBase
+    this.plainEnd = memory.mainEnd
     this.log = log
   }
 

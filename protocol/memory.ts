@@ -17,12 +17,15 @@ export const PAGE_BYTES = 4096
 export interface Region {
   readonly base: Gpa
   readonly bytes: Uint8Array<ArrayBuffer>
+  /** Another thread or process has the bytes too (a mapped file, vhost-user). */
+  readonly shared?: boolean
 }
 
 class Placed {
   readonly base: number
   readonly end: number
   readonly bytes: Uint8Array<ArrayBuffer>
+  readonly shared: boolean
   /** The whole region: what cursors point into. */
   readonly window: Window
 
@@ -30,7 +33,8 @@ class Placed {
     this.base = region.base
     this.end = region.base + region.bytes.length
     this.bytes = region.bytes
-    this.window = new Window(region.bytes)
+    this.shared = region.shared ?? false
+    this.window = new Window(region.bytes, this.shared)
   }
 }
 
@@ -65,13 +69,19 @@ export class GuestMemory {
   readonly #placed: readonly Placed[]
   /** The region of the last hit: most guests have one, and neighbours come together. */
   #last: Placed
+  /** The largest region: most addresses lie in it, and comparing with two numbers is cheaper than a call. */
+  readonly mainBase: number
+  readonly mainEnd: number
 
   /** @throws when `regionsInvalid`. */
   constructor(regions: readonly Region[]) {
     const invalid = regionsInvalid(regions)
     if (invalid !== null) throw new RangeError(`guest memory: ${invalid}`)
     this.#placed = regions.map((region) => new Placed(region)).sort((a, b) => a.base - b.base)
-    this.#last = this.#placed[0] as Placed
+    const main = this.#placed.reduce((most, one) => (one.bytes.length > most.bytes.length ? one : most))
+    this.#last = main
+    this.mainBase = main.base
+    this.mainEnd = main.end
   }
 
   /** One region of zeroed memory from address 0 (or `base`). */
@@ -80,7 +90,7 @@ export class GuestMemory {
   }
 
   get regions(): readonly Region[] {
-    return this.#placed.map((placed) => ({ base: gpa(placed.base), bytes: placed.bytes }))
+    return this.#placed.map(({ base, bytes, shared }) => ({ base: gpa(base), bytes, shared }))
   }
 
   /** First address after the last region. */
@@ -113,7 +123,8 @@ export class GuestMemory {
     if (at % alignment !== 0) return null
     const pieces: Uint8Array<ArrayBuffer>[] = []
     if (!this.lend(at, lengthBytes, pieces)) return null
-    return pieces.length > 1 ? new SeamWindow(pieces) : new Window(pieces[0])
+    const shared = this.#placed.some((placed) => placed.shared)
+    return pieces.length > 1 ? new SeamWindow(pieces, shared) : new Window(pieces[0], shared)
   }
 
   /**
@@ -123,7 +134,8 @@ export class GuestMemory {
   point(cursor: Cursor, at: Gpa, lengthBytes: number): boolean {
     const last = this.#last
     if (at >= last.base && lengthBytes >= 0 && lengthBytes <= last.end - at) {
-      cursor.window = last.window
+      // A store of an object is dearer than a comparison, and it is the same one nearly always.
+      if (cursor.window !== last.window) cursor.window = last.window
       cursor.base = at - last.base
       return true
     }
@@ -170,7 +182,10 @@ export class GuestMemory {
     const pieces: Uint8Array<ArrayBuffer>[] = []
     if (!this.lend(at, lengthBytes, pieces)) return false
     if (pieces.length > 1) {
-      cursor.window = new SeamWindow(pieces)
+      cursor.window = new SeamWindow(
+        pieces,
+        this.#placed.some((placed) => placed.shared),
+      )
       cursor.base = 0
       return true
     }

@@ -13,9 +13,9 @@ const START = 0 as unknown
 export class SeamWindow extends Window {
   readonly #pieces: readonly Window[]
 
-  constructor(pieces: readonly Uint8Array<ArrayBuffer>[]) {
-    super()
-    this.#pieces = pieces.map((piece) => new Window(piece))
+  constructor(pieces: readonly Uint8Array<ArrayBuffer>[], shared = false) {
+    super(undefined, shared)
+    this.#pieces = pieces.map((piece) => new Window(piece, shared))
   }
 
   override get lengthBytes(): number {

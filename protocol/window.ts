@@ -1,10 +1,11 @@
-import { type AbsentMemory, AbsentView } from './absent-view.ts'
 import type { Elements, Field, Scalar } from './layout.ts'
 
 /** A field, or the first element of an array of such fields. */
 export type FieldAt<W extends Scalar> = Field<W> | Elements<W>
 
 const TWO_32 = 0x1_0000_0000
+/** Exact, and several times cheaper than the division. */
+const PER_TWO_32 = 1 / TWO_32
 const NOTHING = new Uint8Array(0)
 
 /**
@@ -19,31 +20,27 @@ const NOTHING = new Uint8Array(0)
  * from an absolute address would be cut to 32 bits by `>>>` from 4 GiB up and read the wrong place silently.
  */
 export class Window {
-  /** Replaced by `aim` and `detach`, which only whoever made the window calls. */
+  /** Replaced only in a window that can be revoked, by whoever made it. */
   view: DataView<ArrayBuffer>
   /** 16-bit words, for published indices; empty when the window is not 2-aligned in its buffer. */
   indices: Uint16Array<ArrayBuffer>
 
+  /**
+   * Indices are exchanged atomically: somebody outside of this thread has the bytes too. Within one thread the
+   * order of the program is the order of the accesses, and an atomic one costs ten times a plain one. A window
+   * that is not 2-aligned has no indices, and goes the way that throws.
+   */
+  readonly atomic: boolean
+
   /** A window over `bytes`, which it aliases. */
-  constructor(bytes: Uint8Array<ArrayBuffer> = NOTHING) {
+  constructor(bytes: Uint8Array<ArrayBuffer> = NOTHING, shared = false) {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
     this.indices = wordsOf(bytes)
-  }
-
-  /** Points the window, with everybody who holds it, at other bytes. */
-  aim(bytes: Uint8Array<ArrayBuffer>): void {
-    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
-    this.indices = wordsOf(bytes)
-  }
-
-  /** Takes the bytes away: from now on every access goes through `memory`, until `aim`. */
-  detach(memory: AbsentMemory): void {
-    this.view = new AbsentView(memory)
-    this.indices = wordsOf(NOTHING)
+    this.atomic = shared || bytes.byteOffset % 2 !== 0
   }
 
   get lengthBytes(): number {
-    return this.view instanceof AbsentView ? this.view.memory.lengthBytes : this.view.byteLength
+    return this.view.byteLength
   }
 
   u8(field: FieldAt<'u8'>, base = 0): number {
@@ -90,7 +87,7 @@ export class Window {
   /** `value` is an integer from 0 to 2^53 - 1. The low half is written modulo 2^32 by the view itself. */
   putLe64(field: FieldAt<'le64'>, value: number, base = 0): void {
     this.view.setUint32(base + field, value, true)
-    this.view.setUint32(base + field + 4, value / TWO_32, true)
+    this.view.setUint32(base + field + 4, value * PER_TWO_32, true)
   }
 
   putBe16(field: FieldAt<'be16'>, value: number, base = 0): void {
@@ -103,47 +100,36 @@ export class Window {
 
   /** `value` is an integer from 0 to 2^53 - 1. */
   putBe64(field: FieldAt<'be64'>, value: number, base = 0): void {
-    this.view.setUint32(base + field, value / TWO_32)
+    this.view.setUint32(base + field, value * PER_TWO_32)
     this.view.setUint32(base + field + 4, value)
   }
 
   /** A published index: what the other side wrote before it is visible once the index is. 2-aligned. */
   loadIndex(field: FieldAt<'le16'>, base = 0): number {
-    const at = (base + field) >>> 1
-    return at < this.indices.length
-      ? Atomics.load(this.indices, at)
-      : this.#absent(at).getUint16(at * 2, true)
+    return this.atomic
+      ? Atomics.load(this.indices, (base + field) >>> 1)
+      : this.view.getUint16(base + field, true)
   }
 
   /** Publishes an index: everything written before it is visible to whoever loads it. */
   storeIndex(field: FieldAt<'le16'>, value: number, base = 0): void {
-    const at = (base + field) >>> 1
-    if (at < this.indices.length) Atomics.store(this.indices, at, value)
-    else this.#absent(at).setUint16(at * 2, value, true)
+    if (this.atomic) Atomics.store(this.indices, (base + field) >>> 1, value)
+    else this.view.setUint16(base + field, value, true)
   }
 
   /** Copies `into.length` bytes out, starting at `from`. */
   copyOut(from: number | Elements<'u8'>, into: Uint8Array): void {
-    if (this.view instanceof AbsentView) this.view.copyOut(from, into)
-    else into.set(this.#bytes(from, into.length))
+    into.set(this.#bytes(from, into.length))
   }
 
   /** Copies `bytes` in, starting at `to`. */
   copyIn(to: number | Elements<'u8'>, bytes: Uint8Array): void {
-    if (this.view instanceof AbsentView) this.view.copyIn(to, bytes)
-    else this.#bytes(to, bytes.length).set(bytes)
+    this.#bytes(to, bytes.length).set(bytes)
   }
 
   /** Writes `value` to `lengthBytes` bytes from `at`. */
   fill(value: number, at: number, lengthBytes: number): void {
-    if (this.view instanceof AbsentView) this.view.copyIn(at, new Uint8Array(lengthBytes).fill(value))
-    else this.#bytes(at, lengthBytes).fill(value)
-  }
-
-  /** An index past the words: the bytes are absent, or the offset is our own mistake. */
-  #absent(at: number): AbsentView {
-    if (this.view instanceof AbsentView) return this.view
-    throw new RangeError(`window of ${this.lengthBytes} bytes: index at ${at * 2}`)
+    this.#bytes(at, lengthBytes).fill(value)
   }
 
   #bytes(at: number, lengthBytes: number): Uint8Array {
@@ -155,7 +141,8 @@ export class Window {
   }
 }
 
-function wordsOf({ buffer, byteOffset, length }: Uint8Array<ArrayBuffer>): Uint16Array<ArrayBuffer> {
+/** The bytes as 16-bit words; none when they are not 2-aligned. */
+export function wordsOf({ buffer, byteOffset, length }: Uint8Array<ArrayBuffer>): Uint16Array<ArrayBuffer> {
   if (byteOffset % 2 !== 0) return new Uint16Array(0)
   return new Uint16Array(buffer, byteOffset, Math.floor(length / 2))
 }

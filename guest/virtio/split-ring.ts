@@ -1,3 +1,4 @@
+import type { Field } from '../../protocol/layout.ts'
 import type { GuestPlatform } from '../../protocol/platform.ts'
 import type { RequirementId } from '../../protocol/requirement.ts'
 import type { Violation } from '../../protocol/violation.ts'
@@ -12,6 +13,7 @@ import {
   descTableBytes,
   isQueueSize,
   needEvent,
+  SPLIT_QUEUE_SIZE_MAX,
   USED_ALIGN,
   UsedFlag,
   usedEventBase,
@@ -29,8 +31,8 @@ import type { Segments } from './segments.ts'
 const DESC_BYTES = VirtqDesc.$size
 const DESC_ADDR = VirtqDesc.addr
 const DESC_LEN = VirtqDesc.len
-const DESC_FLAGS = VirtqDesc.flags
-const DESC_NEXT = VirtqDesc.next
+/** Flags and the next index lie side by side: one write has both. */
+const DESC_FLAGS_AND_NEXT = VirtqDesc.flags as number as Field<'le32'>
 const AVAIL_FLAGS = VirtqAvail.flags
 const AVAIL_IDX = VirtqAvail.idx
 const AVAIL_RING = VirtqAvail.ring
@@ -101,11 +103,8 @@ export class DriverRing<T extends object> {
   /** By head: who posted it (undefined while it is not out), and how much it may be written. */
   readonly #owners: (T | undefined)[]
   readonly #writable: Float64Array
-  /** By head: 1 once the device may use it, which is not before it was published. */
-  readonly #shown: Uint8Array
-  /** Heads posted since the last `publish`. */
-  readonly #fresh: Uint16Array
-  #freshCount: number
+  /** By head: the entry of the available ring it was put in. */
+  readonly #entryOf: Uint16Array
   readonly #reaped: { owner: T | undefined; writtenBytes: number }
   #outstanding: number
   #posted: number
@@ -147,9 +146,7 @@ export class DriverRing<T extends object> {
     this.#link = new Uint16Array(size).fill(NOT_OUT)
     this.#owners = new Array<T | undefined>(size).fill(undefined)
     this.#writable = new Float64Array(size)
-    this.#shown = new Uint8Array(size)
-    this.#fresh = new Uint16Array(size)
-    this.#freshCount = 0
+    this.#entryOf = new Uint16Array(size)
     this.#reaped = { owner: undefined, writtenBytes: 0 }
     this.#outstanding = 0
     this.#posted = 0
@@ -188,8 +185,8 @@ export class DriverRing<T extends object> {
     this.#owners[head] = owner
     this.#writable[head] = segments.writableBytes
     this.#available.putLe16(AVAIL_RING, head, (this.#posted & (this.size - 1)) * 2)
+    this.#entryOf[head] = this.#posted
     this.#posted = (this.#posted + 1) & 0xffff
-    this.#fresh[this.#freshCount++] = head
     this.#outstanding++
     return true
   }
@@ -198,9 +195,8 @@ export class DriverRing<T extends object> {
   publish(): boolean {
     const before = this.#publishedIndex
     const now = this.#posted
-    if (this.#freshCount === 0 || this.#broken) return false
+    if (now === before || this.#broken) return false
     this.#publishedIndex = now
-    while (this.#freshCount > 0) this.#shown[this.#fresh[--this.#freshCount] as number] = 1
     this.#available.storeIndex(AVAIL_IDX, now)
     if (!this.#eventIdx) return (this.#used.loadIndex(USED_FLAGS) & NO_NOTIFY) === 0
     return needEvent(this.#used.loadIndex(EVENT, this.#availEvent), now, before)
@@ -214,14 +210,14 @@ export class DriverRing<T extends object> {
       const seen = this.#used.loadIndex(USED_IDX)
       const ahead = (seen - next) & 0xffff
       if (ahead === 0) return null
-      const shown = this.#outstanding - this.#freshCount
+      const shown = this.#outstanding - ((this.#posted - this.#publishedIndex) & 0xffff)
       if (!(ahead <= shown)) return this.#break('split.used-leap', USED_IDX, ahead, shown)
       this.#seenUsed = seen
     }
     const base = (next & (this.size - 1)) * ELEM_BYTES + USED_RING
     const head = this.#used.le32(ELEM_ID, base)
     const writtenBytes = this.#used.le32(ELEM_LEN, base)
-    const owner = head < this.size && this.#shown[head] === 1 ? this.#owners[head] : undefined
+    const owner = head < this.size && this.#wasShown(head) ? this.#owners[head] : undefined
     if (owner === undefined) return this.#break('split.used-id', base + ELEM_ID, head, this.size - 1)
     this.#nextUsed = (next + 1) & 0xffff
     const writable = this.#writable[head] as number
@@ -232,6 +228,12 @@ export class DriverRing<T extends object> {
     this.#reaped.owner = owner
     this.#reaped.writtenBytes = Math.min(writtenBytes, writable)
     return this.#reaped as Reaped<T>
+  }
+
+  /** Whether a posted head was published; a queue has at most half of the indices, so the sign tells. */
+  #wasShown(head: number): boolean {
+    const behind = (this.#publishedIndex - (this.#entryOf[head] as number)) & 0xffff
+    return behind >= 1 && behind <= SPLIT_QUEUE_SIZE_MAX
   }
 
   /** Asks for no interrupts until `rearm`; a wish, not a promise of the device's. */
@@ -253,7 +255,6 @@ export class DriverRing<T extends object> {
    */
   drain(): T[] {
     this.#broken = true
-    this.#freshCount = 0
     const owners: T[] = []
     for (let head = 0; head < this.size; head++) {
       const owner = this.#owners[head]
@@ -276,13 +277,11 @@ export class DriverRing<T extends object> {
       table.putLe64(DESC_ADDR, addresses[i] as number, base)
       table.putLe32(DESC_LEN, lengths[i] as number, base)
       if (i === count - 1) {
-        table.putLe16(DESC_FLAGS, write, base)
-        table.putLe16(DESC_NEXT, 0, base)
+        table.putLe32(DESC_FLAGS_AND_NEXT, write, base)
         this.#link[index] = NOT_OUT
       } else {
         const next = free[--top] as number
-        table.putLe16(DESC_FLAGS, write | NEXT, base)
-        table.putLe16(DESC_NEXT, next, base)
+        table.putLe32(DESC_FLAGS_AND_NEXT, write | NEXT | (next << 16), base)
         this.#link[index] = next
         index = next
       }
@@ -299,21 +298,18 @@ export class DriverRing<T extends object> {
       const write = i < readableCount ? 0 : WRITE
       tables.putLe64(DESC_ADDR, addresses[i] as number, base)
       tables.putLe32(DESC_LEN, lengths[i] as number, base)
-      tables.putLe16(DESC_FLAGS, last ? write : write | NEXT, base)
-      tables.putLe16(DESC_NEXT, last ? 0 : i + 1, base)
+      tables.putLe32(DESC_FLAGS_AND_NEXT, last ? write : write | NEXT | ((i + 1) << 16), base)
     }
     this.#freeCount--
     this.#link[head] = NOT_OUT
     const base = head * DESC_BYTES
     this.#descriptors.putLe64(DESC_ADDR, this.#indirectAt + tableBase, base)
     this.#descriptors.putLe32(DESC_LEN, count * DESC_BYTES, base)
-    this.#descriptors.putLe16(DESC_FLAGS, INDIRECT, base)
-    this.#descriptors.putLe16(DESC_NEXT, 0, base)
+    this.#descriptors.putLe32(DESC_FLAGS_AND_NEXT, INDIRECT, base)
   }
 
   #release(head: number): void {
     this.#owners[head] = undefined
-    this.#shown[head] = 0
     this.#outstanding--
     for (let index = head; index !== NOT_OUT; ) {
       const next = this.#link[index] as number

@@ -1,4 +1,5 @@
 import type { DmaSpace } from '../../protocol/dma.ts'
+import type { Field } from '../../protocol/layout.ts'
 import { gpa } from '../../protocol/memory.ts'
 import type { RequirementId } from '../../protocol/requirement.ts'
 import type { Violation } from '../../protocol/violation.ts'
@@ -32,8 +33,8 @@ import type { DeviceRing, RingListener } from './ring.ts'
 const DESC_BYTES = VirtqDesc.$size
 const DESC_ADDR = VirtqDesc.addr
 const DESC_LEN = VirtqDesc.len
-const DESC_FLAGS = VirtqDesc.flags
-const DESC_NEXT = VirtqDesc.next
+/** Flags and the next index lie side by side: one read has both. */
+const DESC_FLAGS_AND_NEXT = VirtqDesc.flags as number as Field<'le32'>
 const AVAIL_FLAGS = VirtqAvail.flags
 const AVAIL_IDX = VirtqAvail.idx
 const AVAIL_RING = VirtqAvail.ring
@@ -324,6 +325,7 @@ export class SplitRing implements DeviceRing {
   #walk(chain: Chain): boolean {
     const { addresses, lengths } = chain
     const size = this.#size
+    const { plainBase, plainEnd } = this.#dma
     let table = this.#descriptors
     let tableBase = 0
     let tableAt = this.#place.descriptors
@@ -341,7 +343,8 @@ export class SplitRing implements DeviceRing {
       const base = tableBase + index * DESC_BYTES
       const addr = table.le64(DESC_ADDR, base)
       const len = table.le32(DESC_LEN, base)
-      const flags = table.le16(DESC_FLAGS, base)
+      const flagsAndNext = table.le32(DESC_FLAGS_AND_NEXT, base)
+      const flags = flagsAndNext & 0xffff
       if ((flags & INDIRECT) !== 0) {
         if (!this.#enter(indirect, addr, len, flags)) return false
         table = this.#table.window
@@ -355,7 +358,7 @@ export class SplitRing implements DeviceRing {
       budget--
       // An empty buffer is legal and carries nothing.
       if (len > 0) {
-        if (!this.#dma.reaches(gpa(addr), len))
+        if (!(addr >= plainBase && len <= plainEnd - addr) && !this.#dma.reaches(gpa(addr), len))
           return this.#refuse('split.buffer-backed', addr, len, this.#dma.memory.end)
         if ((flags & WRITE) !== 0) writableBytes += len
         else if (writableBytes > 0) {
@@ -369,7 +372,7 @@ export class SplitRing implements DeviceRing {
         count++
       }
       if ((flags & NEXT) === 0) break
-      const next = table.le16(DESC_NEXT, base)
+      const next = flagsAndNext >>> 16
       if (!(next < limit)) {
         return this.#refuse('split.next-range', tableAt + index * DESC_BYTES, next, limit - 1)
       }

@@ -1,7 +1,7 @@
 import type { AbsentMemory } from '../../protocol/absent-view.ts'
 import { type Gpa, GuestMemory, gpa, PAGE_BYTES, type Region } from '../../protocol/memory.ts'
-import type { Cursor } from '../../protocol/window.ts'
-import { Window } from '../../protocol/window.ts'
+import { RevocableWindow } from '../../protocol/revocable-window.ts'
+import type { Cursor, Window } from '../../protocol/window.ts'
 import type { GuestRange } from '../processor.ts'
 import { Access } from './ept-walk.ts'
 import type { Physical } from './physical.ts'
@@ -26,9 +26,9 @@ class Placed implements AbsentMemory {
   readonly #memory: TranslatedMemory
   readonly at: number
   readonly lengthBytes: number
-  readonly window: WeakRef<Window>
+  readonly window: WeakRef<RevocableWindow>
 
-  constructor(memory: TranslatedMemory, at: number, lengthBytes: number, window: Window) {
+  constructor(memory: TranslatedMemory, at: number, lengthBytes: number, window: RevocableWindow) {
     this.#memory = memory
     this.at = at
     this.lengthBytes = lengthBytes
@@ -59,7 +59,7 @@ class Extent {
   }
 }
 
-const NOWHERE = new Extent(Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, new Window())
+const NOWHERE = new Extent(Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, new RevocableWindow())
 
 /**
  * Guest memory as guest code sees it: every window comes from a walk of the EPT and is what a TLB entry is.
@@ -168,7 +168,7 @@ export class TranslatedMemory extends GuestMemory {
   }
 
   #make(at: number, lengthBytes: number): Window {
-    const window = new Window()
+    const window = new RevocableWindow()
     const placed = new Placed(this, at, lengthBytes, window)
     const bytes = this.#direct(at, lengthBytes)
     if (bytes === null) window.detach(placed)

@@ -61,7 +61,7 @@ function registerWrite(): () => void {
   }
 }
 
-export const measurement: Measurement = {
+export const EXIT: Measurement = {
   name: 'exit',
   what: 'a guest operation that exits, its dispatch and the entry after it, beside a call; under 400 ns is the goal',
   candidates: ['empty call', 'port write', 'register write'],

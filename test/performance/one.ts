@@ -1,4 +1,5 @@
 /** Runs one candidate of one measurement in this process: `node dist/test/performance/one.js ring ours 500 FILE`. */
+import '../../bin/engine.ts'
 import { MEASUREMENTS } from './catalogue.ts'
 
 const [name, candidate = '', ms, file = ''] = process.argv.slice(2)
