@@ -9,7 +9,7 @@ import type { FileParts, FileTable } from './file-table.ts'
 import type { FinalStage } from './final-stage.ts'
 import type { HandleTable } from './handle-table.ts'
 import { accessOf } from './io-control.ts'
-import { FileFlag, IrpFlag, Major } from './io-layout.ts'
+import { FileFlag, IrpFlag, Major, StackFlag } from './io-layout.ts'
 import type { Irp } from './irp.ts'
 import type { IrpBuilder } from './irp-builder.ts'
 import { IO_STATUS_BLOCK } from './layout.ts'
@@ -104,6 +104,7 @@ export class NtRequests {
     next.fileObject = file.at
     next.lengthBytes = lengthBytes
     next.key = request.key ?? 0
+    if (write && (file.flags & FileFlag.WRITE_THROUGH) !== 0) next.flags |= StackFlag.WRITE_THROUGH
     next.byteOffset = position
     irp.flags |= (write ? IrpFlag.WRITE_OPERATION : IrpFlag.READ_OPERATION) | IrpFlag.DEFER_IO_COMPLETION
     const status = builder.attachTransfer(irp, devices.attached(file.device), buffer, lengthBytes, write)

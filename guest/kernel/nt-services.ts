@@ -17,6 +17,8 @@ export interface CreateOptions {
   readonly alertable?: boolean
   /** FILE_NO_INTERMEDIATE_BUFFERING: whole sectors, aligned. */
   readonly unbuffered?: boolean
+  /** FILE_WRITE_THROUGH: a write is answered once it is on the medium. */
+  readonly writeThrough?: boolean
 }
 
 /** A status and, when it is a success, a handle. */
@@ -65,6 +67,7 @@ export class NtServices {
     })
     if (file === null) return { status: NtStatus.INSUFFICIENT_RESOURCES, handle: 0 }
     if (options.unbuffered === true) file.flags |= FileFlag.NO_INTERMEDIATE_BUFFERING
+    if (options.writeThrough === true) file.flags |= FileFlag.WRITE_THROUGH
     const status = yield* files.send(
       file,
       devices.attached(device),
