@@ -11,6 +11,7 @@ import { ScsiRequestBlock, SrbFlag, SrbFunction } from '../../guest/port/srb.ts'
 import { Adapter } from '../../guest/port/storport/adapter.ts'
 import { type StartedAdapter, startAdapter } from '../../guest/port/storport/adapter-start.ts'
 import { LogicalUnit } from '../../guest/port/storport/logical-unit.ts'
+import { controlUnit } from '../../guest/port/storport/unit-properties.ts'
 import { UnitRequests } from '../../guest/port/storport/unit-requests.ts'
 import { gpa } from '../../protocol/memory.ts'
 import { Machine, type MachineOptions } from './machine.ts'
@@ -87,11 +88,31 @@ export class StorportRig {
         Major.INTERNAL_DEVICE_CONTROL,
         kernel.routine((_device: DeviceObject, irp: Irp) => requests.dispatch(this.unit, irp)),
       )
+      driver.setMajorFunction(
+        Major.DEVICE_CONTROL,
+        kernel.routine((_device: DeviceObject, irp: Irp) =>
+          controlUnit(kernel, started.configuration, this.unit, irp),
+        ),
+      )
+      driver.setMajorFunction(
+        Major.PNP,
+        kernel.routine((_device: DeviceObject, irp: Irp) => {
+          irp.status = NtStatus.SUCCESS
+          kernel.ioCompleteRequest(irp)
+          return NtStatus.SUCCESS
+        }),
+      )
       return NtStatus.SUCCESS
     })
     this.unit.device = this.#pdo
     this.adapter.units.push(this.unit)
     return NtStatus.SUCCESS
+  }
+
+  /** The unit's PDO, for a class driver to stand on. */
+  get pdo(): DeviceObject {
+    if (this.#pdo === null) throw new Error('not started')
+    return this.#pdo
   }
 
   /** Sends one and returns at once; `Sent` tells when it has ended. */
