@@ -28,7 +28,7 @@ export class Rig {
   readonly #rooms: number[]
 
   constructor(options: MachineOptions = {}) {
-    this.machine = new Machine(options)
+    this.machine = new Machine({ ramBytes: 2 * 1024 * 1024, ...options })
     this.kernel = this.machine.kernel
     this.machine.drain()
     this.#blocks = this.kernel.parts.pool.count
@@ -87,7 +87,7 @@ export class Rig {
     }
   }
 
-  /** Takes everything down and says that nothing is left. */
+  /** Takes everything down and says that nothing is left. The machine can be used again. */
   end(): void {
     const { kernel } = this
     this.machine.drain()
@@ -100,6 +100,8 @@ export class Rig {
       kernel.parts.devices.deleteDriver(device.driver)
     }
     for (const at of this.#rooms) kernel.exFreePool(at)
+    this.#layers.length = 0
+    this.#rooms.length = 0
     kernel.parts.irps.trim()
     kernel.parts.pool.check()
     expect(kernel.parts.irps.liveCount).toBe(0)
