@@ -3,6 +3,7 @@ import { Kernel } from '../../guest/kernel/kernel.ts'
 import type { Waiting } from '../../guest/kernel/thread.ts'
 import { WINDOWS_VERSIONS, type WindowsVersion } from '../../guest/kernel/version.ts'
 import { VirtualClock } from '../../hypervisor/clock.ts'
+import type { Random } from '../../protocol/platform.ts'
 import { PlainProcessor } from './plain-processor.ts'
 
 export interface MachineOptions {
@@ -17,10 +18,13 @@ export class Machine {
   readonly clock: VirtualClock
   readonly processor: PlainProcessor
   readonly kernel: Kernel
+  /** For what a test chooses; its own streams, beside those of the preemption points. */
+  readonly random: Random
 
   constructor(options: MachineOptions = {}) {
     this.clock = new VirtualClock({ turnsMax: 5_000_000 })
     this.processor = new PlainProcessor(this.clock, options.ramBytes ?? 8 * 1024 * 1024)
+    this.random = seededRandom(`test/${options.seed ?? ''}`)
     this.kernel = new Kernel({
       processor: this.processor,
       version: options.version ?? WINDOWS_VERSIONS[7],
