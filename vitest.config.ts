@@ -1,6 +1,8 @@
 import { defineConfig } from 'vitest/config'
+import { seededFaults } from './test/faults/seeded-faults.ts'
 
 export default defineConfig({
+  plugins: [seededFaults()],
   test: {
     include: ['test/**/*.test.ts'],
     testTimeout: 60_000,

@@ -75,7 +75,7 @@ const CHAINS: readonly DeviceCase[] = [
   deviceCase({
     clause: 'split.device.desc-table.1',
     section: 'VIRTIO 1.2 section 2.7.5.1',
-    text: 'Memory that is the device’s to read is never written by it',
+    text: 'Memory that is for the device to read is never written by it',
     observed: 'compares header and data of a write before and after',
     body(driver) {
       driver.bringUp()
