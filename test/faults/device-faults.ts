@@ -121,7 +121,7 @@ export const deviceFaults: readonly Fault[] = [
     'split.device.desc-table.4',
     RING,
     'this.#used.putLe32(ELEM_ID, head, base)',
-    'this.#descriptors.putLe16(DESC_FLAGS, 0, head * DESC_BYTES)\n    this.#used.putLe32(ELEM_ID, head, base)',
+    'this.#available.putLe16(AVAIL_RING, 0xffff, 0)\n    this.#used.putLe32(ELEM_ID, head, base)',
   ),
   fault(
     'split.device.indirect.1',
