@@ -69,6 +69,8 @@ export class ArrayUnit {
   pdo: DeviceObject | null = null
   driver: DriverObject | null = null
   claimed = false
+  /** Does not hear that something is called back. */
+  deaf = false
   gone = false
   /** Refuses START. */
   startStatus: NtStatus = NtStatus.SUCCESS
@@ -188,8 +190,8 @@ export class ArrayUnit {
       dueUs: never === true ? Infinity : this.kernel.keQueryTimeUs() + (delayUs ?? 0),
       fault,
     })
-    this.kernel.ioSetCancelRoutine(irp, this.#cancel)
-    if (irp.cancel && this.kernel.ioSetCancelRoutine(irp, NO_ROUTINE) !== 0) {
+    if (!this.deaf) this.kernel.ioSetCancelRoutine(irp, this.#cancel)
+    if (irp.cancel && !this.deaf && this.kernel.ioSetCancelRoutine(irp, NO_ROUTINE) !== 0) {
       this.#drop(irp)
       this.#answer(irp, { srbStatus: 2, moved: 0 })
     }
@@ -218,7 +220,8 @@ export class ArrayUnit {
       const [one] = at < 0 ? [] : this.#waiting.splice(at, 1)
       if (one === undefined) break
       this.held--
-      if (this.kernel.ioSetCancelRoutine(one.irp, NO_ROUTINE) !== 0) this.#perform(one.irp, one.fault)
+      if (this.deaf || this.kernel.ioSetCancelRoutine(one.irp, NO_ROUTINE) !== 0)
+        this.#perform(one.irp, one.fault)
     }
     this.#arm()
   }

@@ -89,6 +89,41 @@ describe('a request that is called back', () => {
   })
 })
 
+describe('a request that was called back before the disk had it', () => {
+  it('is CANCELLED, and sends nothing', () => {
+    const rig = new DiskRig({ sectors: 64 })
+    rig.machine.run(function* () {
+      yield* rig.start()
+      const before = rig.unit.seen.length
+      const buffer = rig.kernel.parts.space.allocateUser(512)
+      const sent = yield* rig.ended(rig.transfer(rig.fdo, true, buffer, 512, 0, 0, true))
+      expect([sent.ends, sent.status, rig.unit.seen.length - before]).toEqual([1, 'CANCELLED', 0])
+      rig.kernel.parts.space.freeUser(buffer)
+      yield* rig.remove()
+    })
+    expect(rig.leaks()).toEqual(NO_LEAKS)
+  })
+
+  it('sends no further piece once it was called back, though those below succeed', () => {
+    const rig = new DiskRig({ sectors: 1024, maximumTransferLength: 512 })
+    rig.machine.run(function* () {
+      yield* rig.start()
+      const before = rig.unit.seen.length
+      // What is below ends well, and too late to be called back.
+      rig.unit.deaf = true
+      rig.unit.fault = () => ({ delayUs: 1000 })
+      const buffer = rig.kernel.parts.space.allocateUser(200 * 512)
+      const sent = rig.transfer(rig.fdo, true, buffer, 200 * 512, 0)
+      if (sent.irp !== null) rig.kernel.ioCancelIrp(sent.irp)
+      yield* rig.ended(sent)
+      expect([sent.status, rig.unit.seen.length - before]).toEqual(['CANCELLED', 64])
+      rig.kernel.parts.space.freeUser(buffer)
+      yield* rig.remove()
+    })
+    expect(rig.leaks()).toEqual(NO_LEAKS)
+  })
+})
+
 describe('a disk that goes away', () => {
   it('ends every request once, hangs nowhere and leaves nothing, pulled out or removed under load', () => {
     fc.assert(

@@ -115,6 +115,7 @@ export class DiskRig {
     lengthBytes: number,
     byteOffset: number,
     flags = 0,
+    cancelled = false,
   ): Transfer {
     const { kernel } = this
     const top = kernel.ioGetAttachedDevice(device)
@@ -138,6 +139,8 @@ export class DiskRig {
       kernel.routine((_device: DeviceObject | null, done: Irp) => {
         sent.ends++
         sent.status = ntStatusName(done.status)
+        // Whoever completes a request has taken its cancel routine away before.
+        if (done.cancelRoutine !== 0) sent.status += ' with a cancel routine'
         sent.information = done.information
         if (done.mdlAddress !== 0) {
           const mdl = kernel.mdlAt(done.mdlAddress)
@@ -150,6 +153,7 @@ export class DiskRig {
         return NtStatus.MORE_PROCESSING_REQUIRED
       }),
     )
+    if (cancelled) kernel.ioCancelIrp(irp)
     const answer = kernel.ioCallDriver(top, irp)
     if (typeof answer !== 'number') kernel.spawn(answer)
     return sent
