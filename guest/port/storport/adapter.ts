@@ -1,4 +1,5 @@
 import { gpa } from '../../../protocol/memory.ts'
+import { ScsiStatus } from '../../../protocol/scsi.ts'
 import type { Violation } from '../../../protocol/violation.ts'
 import type { KTimer } from '../../kernel/dispatcher-object.ts'
 import type { KDpc } from '../../kernel/dpc.ts'
@@ -10,8 +11,9 @@ import { NtStatus } from '../../kernel/nt-status.ts'
 import { PoolType, poolTag } from '../../kernel/pool.ts'
 import { NO_ROUTINE } from '../../kernel/routine.ts'
 import type { Miniport } from '../miniport.ts'
-import { SrbFlag, SrbFunction, SrbStatus, SrbStatusBit } from '../srb.ts'
+import { SrbFlag, SrbStatus, SrbStatusBit } from '../srb.ts'
 import type { LogicalUnit } from './logical-unit.ts'
+import { freshCounts, type PortCounts } from './port-counts.ts'
 import { PortRequest } from './port-request.ts'
 import { portStatus } from './port-status.ts'
 import { RequestBuffer } from './request-buffer.ts'
@@ -21,21 +23,6 @@ const TAG = poolTag('Stor')
 /** A busy unit is tried again after this. */
 const BUSY_RETRY_US = 10_000
 const DEFAULT_TIMEOUT_SECONDS = 10
-
-/** What an adapter counts, for reports and tests. */
-export interface PortCounts {
-  completed: number
-  busyRetries: number
-  timeouts: number
-  resets: number
-  /** Ends of requests that were not out: a miniport's mistake. */
-  strayCompletions: number
-  /** Requests given up while the miniport had them. */
-  orphans: number
-  /** Pages left to a device that did not let go of them. */
-  pagesOnLoan: number
-  interrupts: number
-}
 
 /**
  * The port's half of an adapter: takes SRBs from units' queues to the miniport and back. StartIo, completions
@@ -71,16 +58,7 @@ export class Adapter {
   constructor(kernel: Kernel) {
     this.kernel = kernel
     this.units = []
-    this.counts = {
-      completed: 0,
-      busyRetries: 0,
-      timeouts: 0,
-      resets: 0,
-      strayCompletions: 0,
-      orphans: 0,
-      pagesOnLoan: 0,
-      interrupts: 0,
-    }
+    this.counts = freshCounts()
     this.violations = []
     this.log = []
     this.buffers = new RequestBuffer(kernel)
@@ -224,11 +202,13 @@ export class Adapter {
   // To the miniport.
 
   #mayStart(unit: LogicalUnit, request: PortRequest): boolean {
+    // Stopped: requests wait for the next start.
+    if (this.miniport === null) return false
     const now = this.kernel.keQueryTimeUs()
     const { srbFlags } = request
     if (unit.frozen && (srbFlags & SrbFlag.BYPASS_FROZEN_QUEUE) === 0) return false
     if (unit.locked && (srbFlags & SrbFlag.BYPASS_LOCKED_QUEUE) === 0) return false
-    if (!isReset(request) && unit.out.size >= unit.depth) return false
+    if (!request.isReset && unit.out.size >= unit.depth) return false
     return now >= unit.heldUntilUs && now >= this.pausedUntilUs
   }
 
@@ -371,7 +351,7 @@ export class Adapter {
   #finish(request: PortRequest): void {
     const { unit } = request
     if (unit === null) return
-    if (request.status === SrbStatus.BUSY || request.scsiStatus === TASK_SET_FULL) {
+    if (request.status === SrbStatus.BUSY || request.scsiStatus === ScsiStatus.TASK_SET_FULL) {
       request.scsiStatus = 0
       this.#tryLater(unit, request)
       return
@@ -459,6 +439,12 @@ export class Adapter {
     this.kernel.ioCompleteRequest(irp)
   }
 
+  /** Gives up everything the miniport still has: it is not coming back. */
+  giveUp(): void {
+    for (const unit of this.units)
+      for (const request of [...unit.out]) this.orphan(request, SrbStatus.NO_DEVICE)
+  }
+
   leaveOnLoan(request: PortRequest): void {
     if (request.onLoan) return
     this.counts.pagesOnLoan += this.buffers.leave(request)
@@ -470,16 +456,4 @@ export class Adapter {
     this.gone = true
     this.flush(SrbStatus.NO_DEVICE)
   }
-}
-
-const TASK_SET_FULL = 0x28
-
-/** A reset has to go out past a full queue: it is there to empty it. */
-function isReset(request: PortRequest): boolean {
-  const asked = request.function
-  return (
-    asked === SrbFunction.RESET_LOGICAL_UNIT ||
-    asked === SrbFunction.RESET_DEVICE ||
-    asked === SrbFunction.RESET_BUS
-  )
 }

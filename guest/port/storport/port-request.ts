@@ -2,7 +2,7 @@ import type { Gpa } from '../../../protocol/memory.ts'
 import type { Irp } from '../../kernel/irp.ts'
 import type { Mdl } from '../../kernel/mdl.ts'
 import type { ScatterGatherList } from '../miniport.ts'
-import { Srb } from '../srb.ts'
+import { Srb, SrbFunction } from '../srb.ts'
 import type { LogicalUnit } from './logical-unit.ts'
 
 /**
@@ -50,5 +50,15 @@ export class PortRequest extends Srb {
     this.bounce = 0
     this.askedBytes = 0
     this.onLoan = false
+  }
+
+  /** A reset goes out past a full queue: it is there to empty it. */
+  get isReset(): boolean {
+    const asked = this.function
+    return (
+      asked === SrbFunction.RESET_LOGICAL_UNIT ||
+      asked === SrbFunction.RESET_DEVICE ||
+      asked === SrbFunction.RESET_BUS
+    )
   }
 }
