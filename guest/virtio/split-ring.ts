@@ -13,7 +13,6 @@ import {
   descTableBytes,
   isQueueSize,
   needEvent,
-  SPLIT_QUEUE_SIZE_MAX,
   USED_ALIGN,
   UsedFlag,
   usedEventBase,
@@ -103,12 +102,13 @@ export class DriverRing<T extends object> {
   /** By head: who posted it (undefined while it is not out), and how much it may be written. */
   readonly #owners: (T | undefined)[]
   readonly #writable: Float64Array
-  /** By head: the entry of the available ring it was put in. */
-  readonly #entryOf: Uint16Array
+  /** By head: which post it was, counted from the beginning; modulo anything, an old one would look new. */
+  readonly #postOf: Float64Array
   readonly #reaped: { owner: T | undefined; writtenBytes: number }
   #outstanding: number
+  /** Requests made ready and shown, counted from the beginning: what is shared is these modulo 65536. */
   #posted: number
-  #publishedIndex: number
+  #published: number
   #nextUsed: number
   #seenUsed: number
   #broken: boolean
@@ -146,11 +146,11 @@ export class DriverRing<T extends object> {
     this.#link = new Uint16Array(size).fill(NOT_OUT)
     this.#owners = new Array<T | undefined>(size).fill(undefined)
     this.#writable = new Float64Array(size)
-    this.#entryOf = new Uint16Array(size)
+    this.#postOf = new Float64Array(size)
     this.#reaped = { owner: undefined, writtenBytes: 0 }
     this.#outstanding = 0
     this.#posted = 0
-    this.#publishedIndex = 0
+    this.#published = 0
     this.#nextUsed = 0
     this.#seenUsed = 0
     this.#broken = false
@@ -185,19 +185,19 @@ export class DriverRing<T extends object> {
     this.#owners[head] = owner
     this.#writable[head] = segments.writableBytes
     this.#available.putLe16(AVAIL_RING, head, (this.#posted & (this.size - 1)) * 2)
-    this.#entryOf[head] = this.#posted
-    this.#posted = (this.#posted + 1) & 0xffff
+    this.#postOf[head] = this.#posted
+    this.#posted++
     this.#outstanding++
     return true
   }
 
   /** Shows the device what was posted; true when it asked to be notified. */
   publish(): boolean {
-    const before = this.#publishedIndex
+    const before = this.#published
     const now = this.#posted
     if (now === before || this.#broken) return false
-    this.#publishedIndex = now
-    this.#available.storeIndex(AVAIL_IDX, now)
+    this.#published = now
+    this.#available.storeIndex(AVAIL_IDX, now & 0xffff)
     if (!this.#eventIdx) return (this.#used.loadIndex(USED_FLAGS) & NO_NOTIFY) === 0
     return needEvent(this.#used.loadIndex(EVENT, this.#availEvent), now, before)
   }
@@ -210,14 +210,14 @@ export class DriverRing<T extends object> {
       const seen = this.#used.loadIndex(USED_IDX)
       const ahead = (seen - next) & 0xffff
       if (ahead === 0) return null
-      const shown = this.#outstanding - ((this.#posted - this.#publishedIndex) & 0xffff)
+      const shown = this.#outstanding - (this.#posted - this.#published)
       if (!(ahead <= shown)) return this.#break('split.used-leap', USED_IDX, ahead, shown)
       this.#seenUsed = seen
     }
     const base = (next & (this.size - 1)) * ELEM_BYTES + USED_RING
     const head = this.#used.le32(ELEM_ID, base)
     const writtenBytes = this.#used.le32(ELEM_LEN, base)
-    const owner = head < this.size && this.#wasShown(head) ? this.#owners[head] : undefined
+    const owner = this.#isOut(head) ? this.#owners[head] : undefined
     if (owner === undefined) return this.#break('split.used-id', base + ELEM_ID, head, this.size - 1)
     this.#nextUsed = (next + 1) & 0xffff
     const writable = this.#writable[head] as number
@@ -230,10 +230,9 @@ export class DriverRing<T extends object> {
     return this.#reaped as Reaped<T>
   }
 
-  /** Whether a posted head was published; a queue has at most half of the indices, so the sign tells. */
-  #wasShown(head: number): boolean {
-    const behind = (this.#publishedIndex - (this.#entryOf[head] as number)) & 0xffff
-    return behind >= 1 && behind <= SPLIT_QUEUE_SIZE_MAX
+  /** Whether a head was published; one that was only posted is none of the device's yet. */
+  #isOut(head: number): boolean {
+    return head < this.size && (this.#postOf[head] as number) < this.#published
   }
 
   /** Asks for no interrupts until `rearm`; a wish, not a promise of the device's. */

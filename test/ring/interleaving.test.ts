@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { PairShape } from './ends.ts'
+import type { PairShape, Taken } from './ends.ts'
+import { DATA_AT, Pair } from './ends.ts'
 import { Rig, stepsArbitrary } from './rig.ts'
 
 const PAIRS = [
@@ -80,6 +81,35 @@ describe.each(PAIRS)('a driver’s end (%s) and a device’s end (%s)', (driver,
         rig.step({ kind: 'complete', which: 0, permille: 1000 })
         rig.finish()
       }
+    }
+  })
+
+  it('keep a request that is out while the indices go round, once and more', () => {
+    const { driver: front, ...rest } = new Pair({
+      size: 8,
+      eventIdx: true,
+      indirect: false,
+      start: 0,
+      driver,
+      device,
+    })
+    let number = 0
+    const take = () => {
+      expect(front.post({ number, buffers: [{ at: DATA_AT, lengthBytes: 4, write: true }] })).toBe(true)
+      front.publish()
+      number++
+      return rest.device.next() as Taken
+    }
+    const back = (taken: Taken) => {
+      rest.device.complete(taken, 4)
+      rest.device.publish()
+      return front.reap()?.request
+    }
+    const slow = Array.from({ length: 6 }, take)
+    for (const after of [32_767, 32_768, 32_769, 65_535, 65_536, 70_000]) {
+      while (number < after) if (back(take()) !== number - 1) throw new Error(`request ${number - 1} is lost`)
+      const old = slow.shift() as Taken
+      expect(back(old), `after ${after} requests`).toBe(5 - slow.length)
     }
   })
 
