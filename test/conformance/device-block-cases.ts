@@ -1,18 +1,16 @@
 import type { DeviceCase } from './device-subject.ts'
 import { deviceCase } from './device-subject.ts'
+import { pattern, sameBytes, segmentBytes } from './literal-blk-driver.ts'
 import {
-  pattern,
   S_IOERR,
   S_OK,
   S_UNSUPP,
   SECTOR,
-  sameBytes,
-  segmentBytes,
   T_DISCARD,
   T_IN,
   T_OUT,
   T_WRITE_ZEROES,
-} from './literal-blk-driver.ts'
+} from './literal-registers.ts'
 import { hold, holdSame } from './requirement-case.ts'
 
 const OFFER = 'VIRTIO 1.2 section 5.2.5.2'

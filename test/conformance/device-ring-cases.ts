@@ -1,7 +1,9 @@
 import type { DeviceCase } from './device-subject.ts'
 import { deviceCase } from './device-subject.ts'
-import type { LiteralBlkDriver, Piece, Posted } from './literal-blk-driver.ts'
-import { INDIRECT, pattern, R, S_OK, SECTOR, sameBytes, T_IN, T_OUT, WRITE } from './literal-blk-driver.ts'
+import type { LiteralBlkDriver, Posted } from './literal-blk-driver.ts'
+import { pattern, sameBytes } from './literal-blk-driver.ts'
+import type { Piece } from './literal-registers.ts'
+import { INDIRECT, R, S_OK, SECTOR, T_IN, T_OUT, WRITE } from './literal-registers.ts'
 import { hold, holdSame } from './requirement-case.ts'
 
 const FRAMING = 'VIRTIO 1.2 section 2.7.4.1'

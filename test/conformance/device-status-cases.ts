@@ -1,18 +1,12 @@
 import type { DeviceCase } from './device-subject.ts'
 import { deviceCase } from './device-subject.ts'
 import type { LiteralBlkDriver } from './literal-blk-driver.ts'
-import { ACK, DRIVER_OK, DRV, FEATURES_OK, R, S_OK, SECTOR, T_IN } from './literal-blk-driver.ts'
+import { ACK, DRIVER_OK, DRV, FEATURES_OK, R, S_OK, SECTOR, T_IN } from './literal-registers.ts'
 import { FEATURE_BITS, hold, holdSame, Inapplicable } from './requirement-case.ts'
 
 const MAGIC = 0x7472_6976
 const USED_BUFFER = 1
 const CONFIGURATION = 2
-
-/** Which features need which, VIRTIO 1.2 sections 2.2.2, 5.2.3.1; bits by number as nothing else here names them. */
-const NEEDS: readonly (readonly [bit: number, needs: number, names: string])[] = [
-  [FEATURE_BITS.CONFIG_WCE, FEATURE_BITS.FLUSH, 'CONFIG_WCE without FLUSH'],
-  [FEATURE_BITS.RING_RESET, FEATURE_BITS.VERSION_1, 'RING_RESET without VERSION_1'],
-]
 
 const has = (features: bigint, bit: number) => ((features >> BigInt(bit)) & 1n) === 1n
 
@@ -62,17 +56,6 @@ const INITIALIZATION: readonly DeviceCase[] = [
     observed: 'reads the offer',
     rule: 'device.version-1',
     body: (driver) => hold(driver.offers('VERSION_1'), 'VERSION_1 is not offered'),
-  }),
-  deviceCase({
-    clause: 'core.device.feature-bits.1',
-    section: 'VIRTIO 1.2 section 2.2.2',
-    text: 'A feature is offered along with what it needs',
-    observed: 'reads the offer and looks up what each feature needs',
-    rule: 'device.features-prerequisite',
-    body(driver) {
-      const offered = driver.offered()
-      for (const [bit, needs, names] of NEEDS) hold(!has(offered, bit) || has(offered, needs), names)
-    },
   }),
   deviceCase({
     clause: 'core.device.feature-bits.2',

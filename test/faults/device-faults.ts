@@ -24,7 +24,6 @@ export const deviceFaults: readonly Fault[] = [
   fault('mmio.device.registers.1', MMIO, 'return MMIO_MAGIC', 'return MMIO_MAGIC + 1'),
   fault('mmio.device.registers.2', MMIO, 'return MMIO_VERSION', 'return 1'),
   fault('core.device.reserved-features.1', CONFIG, '    CommonFeature.VERSION_1.bit,\n', ''),
-  fault('core.device.feature-bits.1', CONFIG, OFFERS_FLUSH, ''),
   fault(
     'core.device.feature-bits.2',
     NEGOTIATE,
@@ -121,7 +120,7 @@ export const deviceFaults: readonly Fault[] = [
     'split.device.desc-table.4',
     RING,
     'this.#used.putLe32(ELEM_ID, head, base)',
-    'this.#available.putLe16(AVAIL_RING, 0xffff, 0)\n    this.#used.putLe32(ELEM_ID, head, base)',
+    'this.#descriptors.fill(0xff, head * 16 + 8, 4)\n    this.#used.putLe32(ELEM_ID, head, base)',
   ),
   fault(
     'split.device.indirect.1',

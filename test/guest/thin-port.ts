@@ -7,11 +7,10 @@ import type {
 import { ScsiRequestBlock, Srb, SrbFlag, SrbFunction } from '../../guest/port/srb.ts'
 import { blkMiniport } from '../../guest/virtio/blk-miniport.ts'
 import type { Gpa } from '../../protocol/memory.ts'
-import { gpa } from '../../protocol/memory.ts'
-import type { Timer } from '../../protocol/platform.ts'
+import { type GuestMemory, gpa } from '../../protocol/memory.ts'
+import type { Clock, RegisterDevice, Timer } from '../../protocol/platform.ts'
 import type { Violation } from '../../protocol/violation.ts'
 import type { VirtioVersion } from '../../protocol/virtio/features.ts'
-import type { BlkRig } from '../host/blk-rig.ts'
 
 export const REGISTERS = gpa(0xfeb0_0000)
 const SENSE_BYTES = 18
@@ -54,6 +53,14 @@ export class Asked {
   }
 }
 
+/** What lies below: memory, a clock, and one device with its registers and its line. */
+export interface PortMachine {
+  readonly memory: GuestMemory
+  readonly clock: Clock
+  readonly line: { onRise: (() => void) | null }
+  readonly transport: RegisterDevice
+}
+
 /**
  * The least port driver a miniport can live under: hands requests straight through, no queue, no retries. An
  * independent reading of the contract, so that a miniport is tested apart from the port driver.
@@ -68,11 +75,11 @@ export class ThinPort implements PortServices {
   capacityChanges = 0
   depth = 0
   dpcs = 0
-  readonly #rig: BlkRig
+  readonly #rig: PortMachine
   #top: number
   #timer: Timer | null = null
 
-  constructor(rig: BlkRig, version: VirtioVersion = '1.3', top = 0x1_0000) {
+  constructor(rig: PortMachine, version: VirtioVersion = '1.3', top = 0x1_0000) {
     this.#rig = rig
     this.memory = rig.memory
     this.#top = top
