@@ -217,7 +217,9 @@ export class DriverRing<T extends object> {
     const base = (next & (this.size - 1)) * ELEM_BYTES + USED_RING
     const head = this.#used.le32(ELEM_ID, base)
     const writtenBytes = this.#used.le32(ELEM_LEN, base)
-    const owner = this.#isOut(head) ? this.#owners[head] : undefined
+    // One that was only posted is none of the device's yet.
+    const isOut = head < this.size && (this.#postOf[head] as number) < this.#published
+    const owner = isOut ? this.#owners[head] : undefined
     if (owner === undefined) return this.#break('split.used-id', base + ELEM_ID, head, this.size - 1)
     this.#nextUsed = (next + 1) & 0xffff
     const writable = this.#writable[head] as number
@@ -228,11 +230,6 @@ export class DriverRing<T extends object> {
     this.#reaped.owner = owner
     this.#reaped.writtenBytes = Math.min(writtenBytes, writable)
     return this.#reaped as Reaped<T>
-  }
-
-  /** Whether a head was published; one that was only posted is none of the device's yet. */
-  #isOut(head: number): boolean {
-    return head < this.size && (this.#postOf[head] as number) < this.#published
   }
 
   /** Asks for no interrupts until `rearm`; a wish, not a promise of the device's. */
