@@ -1,44 +1,465 @@
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { NtStatus } from '../../guest/kernel/nt-status.ts'
-import { PoolType, poolTag } from '../../guest/kernel/pool.ts'
-import { Machine } from './machine.ts'
+import type { KEvent, KMutant, KSemaphore } from '../../guest/kernel/dispatcher-object.ts'
+import type { Kernel, Waitable } from '../../guest/kernel/index.ts'
+import { KEVENT, KMUTANT, KSEMAPHORE } from '../../guest/kernel/layout.ts'
+import { type NtStatus, NtStatus as Status } from '../../guest/kernel/nt-status.ts'
+import type { Waiting } from '../../guest/kernel/thread.ts'
+import { Rig } from './kernel-rig.ts'
 
-describe('threads', () => {
-  it('that wait for each other, in either order, both finish', () => {
-    for (const seed of [undefined, 1, 2, 3, 4, 5]) {
+/** Two events of each kind, a semaphore (limit 3), two mutexes. */
+const OBJECTS = [
+  'notification',
+  'synchronization',
+  'semaphore',
+  'mutex',
+  'mutex 2',
+  'notification 2',
+] as const
+type Name = (typeof OBJECTS)[number]
+
+type Step =
+  | {
+      readonly do: 'set' | 'reset' | 'pulse'
+      readonly name: 'notification' | 'synchronization' | 'notification 2'
+    }
+  | { readonly do: 'release semaphore'; readonly by: number }
+  | { readonly do: 'release mutex'; readonly name: 'mutex' | 'mutex 2' }
+  | {
+      readonly do: 'wait'
+      readonly names: readonly Name[]
+      readonly any: boolean
+      readonly timeoutUs: number | null
+    }
+  | { readonly do: 'delay'; readonly us: number }
+
+type Entry = readonly [thread: number, step: number, result: number, us: number]
+
+interface ModelThread {
+  readonly id: number
+  readonly steps: readonly Step[]
+  at: number
+  wait: { names: readonly Name[]; any: boolean; dueUs: number; order: number } | null
+  /** How its wait ended, until it runs again. */
+  ended: number | null
+}
+
+/**
+ * The dispatcher on plain objects: a queue of ready threads, objects with a count, and waiters in the order
+ * they came. It knows nothing of records, wait blocks or interrupts.
+ */
+class Model {
+  readonly threads: ModelThread[]
+  readonly log: Entry[] = []
+  readonly ready: ModelThread[]
+  readonly state: Map<Name, number> = new Map()
+  readonly owner: Map<Name, number> = new Map()
+  readonly abandoned: Set<Name> = new Set()
+  nowUs = 0
+  #order = 0
+
+  constructor(scripts: readonly (readonly Step[])[]) {
+    this.threads = scripts.map((steps, id) => ({ id, steps, at: 0, wait: null, ended: null }))
+    this.ready = [...this.threads]
+    for (const name of OBJECTS) this.state.set(name, name.startsWith('mutex') ? 1 : 0)
+  }
+
+  run(): void {
+    for (;;) {
+      const next = this.ready.shift()
+      if (next !== undefined) this.#go(next)
+      else if (!this.#advance()) return
+    }
+  }
+
+  #advance(): boolean {
+    const due = this.threads.filter((one) => one.wait !== null && one.wait.dueUs !== Number.POSITIVE_INFINITY)
+    if (due.length === 0) return false
+    this.nowUs = Math.max(this.nowUs, Math.min(...due.map((one) => one.wait?.dueUs ?? 0)))
+    for (const one of due.sort(
+      (a, b) => (a.wait?.dueUs ?? 0) - (b.wait?.dueUs ?? 0) || (a.wait?.order ?? 0) - (b.wait?.order ?? 0),
+    )) {
+      if (one.wait !== null && one.wait.dueUs <= this.nowUs) this.#end(one, Status.TIMEOUT)
+    }
+    return true
+  }
+
+  #go(thread: ModelThread): void {
+    if (thread.ended !== null) this.#note(thread, thread.ended)
+    thread.ended = null
+    while (thread.at < thread.steps.length) {
+      const result = this.#step(thread, thread.steps[thread.at] as Step)
+      if (result === null) return
+      this.#note(thread, result)
+    }
+    for (const [name, owner] of this.owner) {
+      if (owner !== thread.id) continue
+      this.abandoned.add(name)
+      this.#free(name)
+    }
+  }
+
+  #note(thread: ModelThread, result: number): void {
+    this.log.push([thread.id, thread.at, result, this.nowUs])
+    thread.at++
+  }
+
+  #end(thread: ModelThread, status: number): void {
+    thread.wait = null
+    const step = thread.steps[thread.at]
+    thread.ended = step?.do === 'delay' ? Status.SUCCESS : status
+    this.ready.push(thread)
+  }
+
+  #step(thread: ModelThread, step: Step): number | null {
+    switch (step.do) {
+      case 'set':
+      case 'pulse': {
+        const before = this.state.get(step.name) ?? 0
+        this.state.set(step.name, 1)
+        this.#wake()
+        if (step.do === 'pulse') this.state.set(step.name, 0)
+        return before
+      }
+      case 'reset': {
+        const before = this.state.get(step.name) ?? 0
+        this.state.set(step.name, 0)
+        return before
+      }
+      case 'release semaphore': {
+        const before = this.state.get('semaphore') ?? 0
+        if (before + step.by > 3) return -1
+        this.state.set('semaphore', before + step.by)
+        this.#wake()
+        return before
+      }
+      case 'release mutex': {
+        if (this.owner.get(step.name) !== thread.id) return -2
+        const before = this.state.get(step.name) ?? 0
+        if (before < 0) this.state.set(step.name, before + 1)
+        else this.#free(step.name)
+        return before
+      }
+      case 'delay':
+        thread.wait = { names: [], any: true, dueUs: this.nowUs + step.us, order: this.#order++ }
+        return step.us === 0 ? this.#noWait(thread) : null
+      case 'wait': {
+        const status = this.#satisfy(thread, step.names, step.any)
+        if (status !== null) return status
+        if (step.timeoutUs === 0) return Status.TIMEOUT
+        const dueUs = step.timeoutUs === null ? Number.POSITIVE_INFINITY : this.nowUs + step.timeoutUs
+        thread.wait = { names: step.names, any: step.any, dueUs, order: this.#order++ }
+        return null
+      }
+      default:
+        return step satisfies never
+    }
+  }
+
+  #noWait(thread: ModelThread): number {
+    thread.wait = null
+    return Status.SUCCESS
+  }
+
+  #free(name: Name): void {
+    this.owner.delete(name)
+    this.state.set(name, 1)
+    this.#wake()
+  }
+
+  #wake(): void {
+    const waiting = this.threads.filter((one) => one.wait !== null && one.wait.names.length > 0)
+    for (const one of waiting.sort((a, b) => (a.wait?.order ?? 0) - (b.wait?.order ?? 0))) {
+      if (one.wait === null) continue
+      const status = this.#satisfy(one, one.wait.names, one.wait.any)
+      if (status !== null) this.#end(one, status)
+    }
+  }
+
+  #signalled(thread: ModelThread, name: Name): boolean {
+    return (this.state.get(name) ?? 0) > 0 || this.owner.get(name) === thread.id
+  }
+
+  #satisfy(thread: ModelThread, names: readonly Name[], any: boolean): number | null {
+    if (!any) {
+      if (!names.every((name) => this.#signalled(thread, name))) return null
+      return names.reduce((status, name) => status | this.#take(thread, name), 0)
+    }
+    const index = names.findIndex((name) => this.#signalled(thread, name))
+    return index < 0 ? null : index + this.#take(thread, names[index] as Name)
+  }
+
+  #take(thread: ModelThread, name: Name): number {
+    if (name.startsWith('notification')) return 0
+    const state = (this.state.get(name) ?? 0) - 1
+    this.state.set(name, state)
+    if (!name.startsWith('mutex') || state !== 0) return 0
+    this.owner.set(name, thread.id)
+    return this.abandoned.delete(name) ? 0x80 : 0
+  }
+}
+
+/** The same scripts on the kernel. */
+function play(scripts: readonly (readonly Step[])[], rig: Rig): Entry[] {
+  const { kernel } = rig
+  const objects = make(rig)
+  const log: Entry[] = []
+  rig.machine.start(() => {
+    for (const [id, steps] of scripts.entries()) {
+      kernel.psCreateSystemThread(function* () {
+        for (const [at, step] of steps.entries()) {
+          const result = yield* act(kernel, objects, step)
+          log.push([id, at, result, kernel.keQueryTimeUs()])
+        }
+      })
+    }
+  })
+  return log
+}
+
+function make(rig: Rig): ReadonlyMap<Name, Waitable> {
+  const { kernel } = rig
+  return new Map<Name, Waitable>([
+    ['notification', kernel.keInitializeEvent(rig.room(KEVENT.$size), true, false)],
+    ['notification 2', kernel.keInitializeEvent(rig.room(KEVENT.$size), true, false)],
+    ['synchronization', kernel.keInitializeEvent(rig.room(KEVENT.$size), false, false)],
+    ['semaphore', kernel.keInitializeSemaphore(rig.room(KSEMAPHORE.$size), 0, 3)],
+    ['mutex', kernel.keInitializeMutex(rig.room(KMUTANT.$size))],
+    ['mutex 2', kernel.keInitializeMutex(rig.room(KMUTANT.$size))],
+  ])
+}
+
+function* act(kernel: Kernel, objects: ReadonlyMap<Name, Waitable>, step: Step): Waiting<number> {
+  const get = (name: Name): Waitable => objects.get(name) as Waitable
+  switch (step.do) {
+    case 'set':
+      return kernel.keSetEvent(get(step.name) as KEvent)
+    case 'pulse':
+      return kernel.kePulseEvent(get(step.name) as KEvent)
+    case 'reset':
+      return kernel.keResetEvent(get(step.name) as KEvent)
+    case 'release semaphore':
+      return kernel.keReleaseSemaphore(get('semaphore') as KSemaphore, step.by)
+    case 'release mutex': {
+      const mutex = get(step.name) as KMutant
+      return mutex.ownerThread === kernel.keGetCurrentThread()?.at ? kernel.keReleaseMutex(mutex) : -2
+    }
+    case 'delay':
+      return yield* kernel.keDelayExecutionThread(step.us)
+    case 'wait': {
+      const { any, timeoutUs } = step
+      return yield* kernel.keWaitForMultipleObjects(step.names.map(get), any, { timeoutUs })
+    }
+    default:
+      return step satisfies never
+  }
+}
+
+const eventName = fc.constantFrom(
+  'notification' as const,
+  'synchronization' as const,
+  'notification 2' as const,
+)
+const arbitraryStep: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constantFrom('set' as const, 'set' as const, 'reset' as const, 'pulse' as const),
+      name: eventName,
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('release semaphore' as const),
+      by: fc.integer({ min: 1, max: 2 }),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('release mutex' as const),
+      name: fc.constantFrom('mutex' as const, 'mutex 2' as const),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('delay' as const), us: fc.nat(30) }) },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      do: fc.constant('wait' as const),
+      names: fc.uniqueArray(fc.constantFrom(...OBJECTS), { minLength: 1, maxLength: 6 }),
+      any: fc.boolean(),
+      timeoutUs: fc.oneof(fc.constant(0), fc.constant(null), fc.integer({ min: 1, max: 40 })),
+    }),
+  },
+)
+const arbitraryScripts = fc.array(fc.array(arbitraryStep, { maxLength: 8 }), { minLength: 1, maxLength: 5 })
+
+/** Ends every wait that a script may hang in: alerts do not reach it, so the objects are signalled for good. */
+function unhang(scripts: readonly (readonly Step[])[]): (readonly Step[])[] {
+  return scripts.map((steps) =>
+    steps.map((step) => (step.do === 'wait' && step.timeoutUs === null ? { ...step, timeoutUs: 500 } : step)),
+  )
+}
+
+describe('the dispatcher', () => {
+  it('does what a model of it does: order, results and times', () => {
+    fc.assert(
+      fc.property(arbitraryScripts, (scripts) => {
+        const rig = new Rig()
+        const finite = unhang(scripts)
+        const model = new Model(finite)
+        model.run()
+        expect(play(finite, rig)).toEqual(model.log)
+        rig.end()
+      }),
+      { numRuns: 300 },
+    )
+  })
+
+  it('with preemption everywhere, loses no wake-up and grants no object twice', () => {
+    fc.assert(
+      fc.property(fc.nat(), fc.integer({ min: 2, max: 5 }), (seed, count) => {
+        const rig = new Rig({ seed })
+        const { kernel } = rig
+        const mutex = kernel.keInitializeMutex(rig.room(KMUTANT.$size))
+        const full = kernel.keInitializeSemaphore(rig.room(KSEMAPHORE.$size), 0, 1000)
+        let inside = 0
+        let taken = 0
+        rig.machine.start(() => {
+          for (let id = 0; id < count; id++) {
+            kernel.psCreateSystemThread(function* () {
+              for (let turn = 0; turn < 5; turn++) {
+                yield* kernel.keWaitForSingleObject(mutex)
+                expect(++inside).toBe(1)
+                kernel.keReleaseSemaphore(full, 1)
+                inside--
+                kernel.keReleaseMutex(mutex)
+              }
+            })
+            kernel.psCreateSystemThread(function* () {
+              for (let turn = 0; turn < 5; turn++) {
+                expect(yield* kernel.keWaitForSingleObject(full)).toBe(Status.SUCCESS)
+                taken++
+              }
+            })
+          }
+        })
+        expect(taken).toBe(count * 5)
+        expect(full.signalState).toBe(0)
+        rig.end()
+      }),
+      { numRuns: 60 },
+    )
+  })
+
+  it('lets two threads that wait for each other both finish, in either order', () => {
+    for (let seed = 0; seed < 40; seed++) {
       for (const first of [0, 1]) {
-        const machine = new Machine(seed === undefined ? {} : { seed })
-        const { kernel } = machine
-        const at = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, 48, poolTag('Test'))
-        const events = [
-          kernel.keInitializeEvent(at, false, false),
-          kernel.keInitializeEvent(at + 24, false, false),
+        const rig = new Rig(seed === 0 ? {} : { seed })
+        const { kernel } = rig
+        const events = [0, 1].map(() => kernel.keInitializeEvent(rig.room(KEVENT.$size), false, false)) as [
+          KEvent,
+          KEvent,
         ]
         const done: number[] = []
-        const body = (mine: number) =>
-          function* () {
-            kernel.keSetEvent(events[mine] as never)
-            expect(yield* kernel.keWaitForSingleObject(events[1 - mine] as never)).toBe(NtStatus.SUCCESS)
-            done.push(mine)
+        rig.machine.start(() => {
+          for (const mine of [first, 1 - first]) {
+            kernel.psCreateSystemThread(function* () {
+              kernel.keSetEvent(events[mine] as KEvent)
+              yield* kernel.keWaitForSingleObject(events[1 - mine] as KEvent)
+              done.push(mine)
+            })
           }
-        kernel.psCreateSystemThread(body(first))
-        kernel.psCreateSystemThread(body(1 - first))
-        machine.drain()
-        expect(kernel.bugCheck).toBeNull()
-        expect([...done].sort()).toEqual([0, 1])
+        })
+        expect(done.sort()).toEqual([0, 1])
+        rig.end()
       }
     }
   })
 
-  it('that wait with a timeout go on at that time', () => {
-    const machine = new Machine()
-    const { kernel } = machine
-    const times = machine.run(function* () {
-      const at = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, 24, poolTag('Test'))
-      const event = kernel.keInitializeEvent(at, true, false)
-      const status = yield* kernel.keWaitForSingleObject(event, { timeoutUs: 1500 })
-      return [status, kernel.keQueryTimeUs()]
+  it('runs higher priorities first, and equals in turn', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const order: string[] = []
+    rig.machine.start(() => {
+      for (const [name, priority] of [
+        ['low', 4],
+        ['a', 8],
+        ['high', 16],
+        ['b', 8],
+      ] as const) {
+        kernel.psCreateSystemThread(
+          function* () {
+            for (let turn = 0; turn < 2; turn++) {
+              order.push(name)
+              yield
+            }
+          },
+          { name, priority },
+        )
+      }
     })
-    expect(times).toEqual([NtStatus.TIMEOUT, 1500])
+    expect(order).toEqual(['high', 'high', 'a', 'b', 'a', 'b', 'low', 'low'])
+    rig.end()
+  })
+
+  it('ends an alertable wait by an alert, also one that came before', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const results: NtStatus[] = []
+    rig.machine.run(function* () {
+      const event = kernel.keInitializeEvent(rig.room(KEVENT.$size), true, false)
+      const sleeper = kernel.psCreateSystemThread(function* () {
+        results.push(yield* kernel.keWaitForSingleObject(event, { alertable: true }))
+        results.push(yield* kernel.keWaitForSingleObject(event, { alertable: true, timeoutUs: 5 }))
+        yield* kernel.keDelayExecutionThread(10)
+        results.push(yield* kernel.keWaitForSingleObject(event, { alertable: true }))
+      })
+      kernel.obReferenceThread(sleeper)
+      yield* kernel.keDelayExecutionThread(1)
+      kernel.keAlertThread(sleeper)
+      yield* kernel.keDelayExecutionThread(10)
+      kernel.keAlertThread(sleeper)
+      yield* kernel.keWaitForSingleObject(sleeper)
+      kernel.obDereferenceThread(sleeper)
+    })
+    expect(results).toEqual([Status.ALERTED, Status.TIMEOUT, Status.ALERTED])
+    rig.end()
+  })
+
+  it('hands a mutex of a thread that ended to the next one, and says so', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    rig.machine.run(function* () {
+      const mutex = kernel.keInitializeMutex(rig.room(KMUTANT.$size))
+      kernel.psCreateSystemThread(function* () {
+        yield* kernel.keWaitForSingleObject(mutex)
+        yield* kernel.keWaitForSingleObject(mutex)
+      })
+      yield* kernel.keDelayExecutionThread(1)
+      expect(yield* kernel.keWaitForSingleObject(mutex)).toBe(Status.ABANDONED)
+      expect(yield* kernel.keWaitForSingleObject(mutex)).toBe(Status.SUCCESS)
+      expect(kernel.keReleaseMutex(mutex)).toBe(-1)
+      expect(kernel.keReleaseMutex(mutex)).toBe(0)
+    })
+    rig.end()
+  })
+
+  it('waits for up to 64 objects', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    rig.machine.run(function* () {
+      const events = Array.from({ length: 64 }, () =>
+        kernel.keInitializeEvent(rig.room(KEVENT.$size), false, false),
+      )
+      kernel.psCreateSystemThread(function* () {
+        yield* kernel.keDelayExecutionThread(5)
+        kernel.keSetEvent(events[63] as KEvent)
+      })
+      expect(yield* kernel.keWaitForMultipleObjects(events, true)).toBe(Status.WAIT_63)
+      expect(yield* kernel.keWaitForMultipleObjects(events, true, { timeoutUs: 5 })).toBe(Status.TIMEOUT)
+    })
+    rig.end()
   })
 })

@@ -51,6 +51,14 @@ export class Machine {
     return (result as { readonly value: T }).value
   }
 
+  /** Starts threads by `create`, and runs them and everything else. */
+  start(create: () => void): void {
+    create()
+    this.wake()
+    this.drain()
+    if (this.kernel.bugCheck !== null) throw this.kernel.bugCheck
+  }
+
   /** The same, when the body is expected to stop the machine: the bug check's code and first parameter. */
   crash(body: () => Waiting<unknown>): readonly [number, number] {
     this.kernel.psCreateSystemThread(body)
