@@ -53,6 +53,8 @@ export class IrpFlow {
     if (number <= 0 || location === undefined) {
       return keBugCheckEx(BugCode.NO_MORE_IRP_STACK_LOCATIONS, irp.at)
     }
+    // A device that was freed no longer knows its driver.
+    if (device.driverObject !== device.driver.at) keBugCheckEx(BugCode.PAGE_FAULT_IN_NONPAGED_AREA, device.at)
     irp.currentLocation = number
     irp.holder = 'driver'
     location.device = device

@@ -1,99 +1,623 @@
 import { describe, expect, it } from 'vitest'
 import type { DeviceObject } from '../../guest/kernel/device-object.ts'
-import type { DriverObject } from '../../guest/kernel/driver-object.ts'
-import { DeviceFlag, Major } from '../../guest/kernel/io-layout.ts'
-import type { Irp } from '../../guest/kernel/irp.ts'
-import { IO_STATUS_BLOCK } from '../../guest/kernel/layout.ts'
+import { DeviceFlag, IrpFlag, Major, StackControl } from '../../guest/kernel/io-layout.ts'
+import { type Irp, irpBytes } from '../../guest/kernel/irp.ts'
+import type { IrpObserver } from '../../guest/kernel/irp-observer.ts'
+import { KEVENT } from '../../guest/kernel/layout.ts'
+import { LockOperation } from '../../guest/kernel/mdl.ts'
 import { NtStatus } from '../../guest/kernel/nt-status.ts'
-import { PoolType, poolTag } from '../../guest/kernel/pool.ts'
+import { PoolType } from '../../guest/kernel/pool.ts'
 import { settled } from '../../guest/kernel/thread.ts'
-import { Machine } from './machine.ts'
+import { finish, Rig, STATUS_CLASSES, TAG, UNTOUCHED } from './kernel-rig.ts'
 
-const TAG = poolTag('Test')
+describe('a fresh request', () => {
+  it('has the fields IoAllocateIrp gives it, and is the same after IoReuseIrp', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    for (const count of [1, 4, 8, 9, 30]) {
+      const irp = kernel.ioAllocateIrp(count) as Irp
+      const check = (status: NtStatus): void => {
+        expect(irp).toMatchObject({
+          type: 6,
+          sizeBytes: irpBytes(count),
+          stackCount: count,
+          currentLocation: count + 1,
+          allocationFlags: count <= 8 ? 4 : 0,
+          status,
+          information: 0,
+          cancel: false,
+          cancelRoutine: 0,
+          mdlAddress: 0,
+          flags: 0,
+          isThreaded: false,
+        })
+        const from = irp.at + irpBytes(0)
+        expect(
+          kernel.parts.memory.bytes.subarray(from, irp.at + irpBytes(count)).every((byte) => byte === 0),
+        ).toBe(true)
+      }
+      check(NtStatus.SUCCESS)
+      kernel.parts.memory.bytes.fill(0xee, irp.at + irpBytes(0), irp.at + irpBytes(count))
+      irp.flags = 0x3f
+      irp.cancel = true
+      kernel.ioReuseIrp(irp, NtStatus.NOT_SUPPORTED)
+      check(NtStatus.NOT_SUPPORTED)
+      kernel.ioFreeIrp(irp)
+    }
+    expect(kernel.ioAllocateIrp(0)).toBeNull()
+    expect(kernel.ioAllocateIrp(127)).toBeNull()
+    expect((kernel.ioAllocateIrp(2, true) as Irp).allocationFlags).toBe(1 | 4 | 8)
+    expect((kernel.ioAllocateIrp(9, true) as Irp).allocationFlags).toBe(1)
+    for (const irp of kernel.parts.irps.live()) kernel.ioFreeIrp(irp)
+    rig.end()
+  })
 
-describe('a request', () => {
-  it('goes down a stack, is finished by a DPC, and wakes the thread that asked', () => {
-    for (const seed of [undefined, 1, 2, 3]) {
-      const machine = new Machine(seed === undefined ? {} : { seed })
-      const { kernel } = machine
-      const before = kernel.parts.pool.count
-      machine.run(function* () {
-        const room = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, 256, TAG)
-        const timer = kernel.keInitializeTimer(room)
+  it('is poisoned when it is freed, and used again', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const irp = kernel.ioAllocateIrp(3) as Irp
+    kernel.ioFreeIrp(irp)
+    expect(irp.type).toBe(0x6b6b)
+    expect(kernel.ioAllocateIrp(3)).toBe(irp)
+    expect(irp.type).toBe(6)
+    kernel.ioFreeIrp(irp)
+    rig.end()
+  })
+})
+
+describe('a stack location', () => {
+  it('is copied without its routine, context and control; skipped; and set aside', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const irp = kernel.ioAllocateIrp(3) as Irp
+    kernel.ioSetNextIrpStackLocation(irp)
+    const { current } = irp
+    expect(irp.currentLocation).toBe(3)
+    expect(kernel.parts.memory.pointer(irp.at + 0xb8)).toBe(current.at)
+    Object.assign(current, {
+      major: 3,
+      minor: 4,
+      flags: 5,
+      control: 0xe1,
+      argument1: 6,
+      argument2: 7,
+      argument3: 8,
+      argument4: 9,
+      deviceObject: 10,
+      fileObject: 11,
+      completionRoutine: 12,
+      context: 13,
+    })
+    irp.next.completionRoutine = 20 as never
+    irp.next.context = 21
+    irp.next.control = 0xff
+    kernel.ioCopyCurrentIrpStackLocationToNext(irp)
+    expect(irp.next).toMatchObject({
+      major: 3,
+      minor: 4,
+      flags: 5,
+      control: 0,
+      argument1: 6,
+      argument2: 7,
+      argument3: 8,
+      argument4: 9,
+      deviceObject: 10,
+      fileObject: 11,
+      completionRoutine: 20,
+      context: 21,
+    })
+    kernel.ioSkipCurrentIrpStackLocation(irp)
+    expect(irp.currentLocation).toBe(4)
+    expect(irp.next).toBe(current)
+    irp.next.control = StackControl.PENDING_RETURNED
+    kernel.ioSetCompletionRoutine(irp, 99 as never, 5, StackControl.INVOKE_ON_ERROR)
+    expect(irp.next).toMatchObject({
+      completionRoutine: 99,
+      context: 5,
+      control: StackControl.INVOKE_ON_ERROR,
+    })
+    kernel.ioFreeIrp(irp)
+    rig.end()
+  })
+
+  it('reads the arguments as 32 bits where they are', () => {
+    const rig = new Rig()
+    const irp = rig.kernel.ioAllocateIrp(1) as Irp
+    rig.kernel.parts.memory.bytes.fill(0xff, irp.next.at, irp.next.at + 72)
+    irp.next.lengthBytes = 512
+    expect(irp.next.lengthBytes).toBe(512)
+    irp.next.byteOffset = 2 ** 45
+    expect(irp.next.byteOffset).toBe(2 ** 45)
+    irp.next.ioControlCode = 0x80002000
+    expect(irp.next.ioControlCode).toBe(0x80002000)
+    rig.kernel.ioFreeIrp(irp)
+    rig.end()
+  })
+})
+
+describe('the system stops', () => {
+  it.each([
+    [
+      'when no location is left',
+      0x35,
+      (rig: Rig, irp: Irp, device: DeviceObject) => {
+        irp.currentLocation = 1
+        rig.kernel.ioCallDriver(device, irp)
+      },
+    ],
+    [
+      'when a request is completed twice',
+      0x44,
+      (rig: Rig, irp: Irp) => {
+        rig.kernel.ioSetNextIrpStackLocation(irp)
+        irp.thread = rig.kernel.keGetCurrentThread()?.at ?? 0
+        rig.kernel.keRaiseIrql(1)
+        rig.kernel.ioCompleteRequest(irp)
+        rig.kernel.ioCompleteRequest(irp)
+      },
+    ],
+    [
+      'when a freed request is completed',
+      0x44,
+      (rig: Rig, irp: Irp) => {
+        rig.kernel.ioFreeIrp(irp)
+        rig.kernel.ioCompleteRequest(irp)
+      },
+    ],
+    [
+      'when a request is freed twice',
+      0xc2,
+      (rig: Rig, irp: Irp) => {
+        rig.kernel.ioFreeIrp(irp)
+        rig.kernel.ioFreeIrp(irp)
+      },
+    ],
+    [
+      'when a request in a thread’s list is freed',
+      0x2a,
+      (rig: Rig, irp: Irp) => {
+        rig.kernel.parts.builder.queueToThread(irp)
+        rig.kernel.ioFreeIrp(irp)
+      },
+    ],
+    ['when an originator looks at a location it does not have', 0x50, (_rig: Rig, irp: Irp) => irp.current],
+    [
+      'when a deleted device is called',
+      0x50,
+      (rig: Rig, irp: Irp, device: DeviceObject) => {
+        rig.kernel.ioDeleteDevice(device)
+        rig.kernel.ioCallDriver(device, irp)
+      },
+    ],
+    [
+      'when a request is completed above DISPATCH level',
+      0x0a,
+      (rig: Rig, irp: Irp) => {
+        rig.kernel.ioSetNextIrpStackLocation(irp)
+        rig.kernel.keRaiseIrql(4)
+        rig.kernel.ioCompleteRequest(irp)
+      },
+    ],
+  ] as const)('%s', (_what, code, act) => {
+    const rig = new Rig()
+    const device = rig.layer()
+    expect(
+      rig.machine.crash(function* () {
+        act(rig, rig.kernel.ioAllocateIrp(2) as Irp, device)
+        yield
+      })[0],
+    ).toBe(code)
+  })
+})
+
+describe('a driver table', () => {
+  it('refuses what the driver did not set, with INVALID_DEVICE_REQUEST', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const device = rig.layer()
+    const seen: NtStatus[] = []
+    const ended = kernel.routine((_device: DeviceObject | null, irp: Irp) => {
+      seen.push(irp.status)
+      kernel.ioFreeIrp(irp)
+      return NtStatus.MORE_PROCESSING_REQUIRED
+    })
+    for (const major of Object.values(Major)) {
+      if (major === Major.CREATE || major === Major.CLOSE || major === Major.CLEANUP) continue
+      const irp = kernel.ioAllocateIrp(1) as Irp
+      irp.next.major = major
+      kernel.ioSetCompletionRoutine(irp, ended)
+      expect(kernel.ioCallDriver(device, irp)).toBe(NtStatus.INVALID_DEVICE_REQUEST)
+    }
+    expect(new Set(seen)).toEqual(new Set([NtStatus.INVALID_DEVICE_REQUEST]))
+    rig.end()
+  })
+})
+
+describe('a device stack', () => {
+  it('grows at its top, inherits depth and alignment, and keeps its depth when it shrinks', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const bottom = rig.layer()
+    bottom.sectorSize = 4096
+    bottom.alignmentRequirement = 0x1ff
+    const middle = rig.layer({}, bottom)
+    const top = rig.layer()
+    expect(kernel.ioAttachDeviceToDeviceStack(top, bottom)).toBe(middle)
+    expect([bottom, middle, top].map((device) => device.stackSize)).toEqual([1, 2, 3])
+    expect([top.sectorSize, top.alignmentRequirement]).toEqual([4096, 0x1ff])
+    expect(kernel.ioGetAttachedDevice(bottom)).toBe(top)
+    expect(kernel.parts.devices.bottom(top)).toBe(bottom)
+    kernel.ioDetachDevice(middle)
+    expect(kernel.ioGetAttachedDevice(bottom)).toBe(middle)
+    expect(top.stackSize).toBe(3)
+    const young = rig.layer()
+    middle.flags |= DeviceFlag.DEVICE_INITIALIZING
+    expect(kernel.ioAttachDeviceToDeviceStack(young, bottom)).toBeNull()
+    middle.flags &= ~DeviceFlag.DEVICE_INITIALIZING
+    rig.end()
+  })
+})
+
+describe('a request of IoBuild…Fsd', () => {
+  it('tells its maker by IOSB and event, unless it fails without PENDING', () => {
+    for (const status of Object.values(STATUS_CLASSES)) {
+      for (const pended of [false, true]) {
+        const rig = new Rig()
+        const { kernel } = rig
+        const device = rig.layer({
+          flags: DeviceFlag.DIRECT_IO,
+          dispatch: {
+            [Major.WRITE]: (_self, irp) => {
+              expect(irp.current).toMatchObject({ lengthBytes: 100, byteOffset: 7 })
+              expect(kernel.mdlAt(irp.mdlAddress).byteCount).toBe(100)
+              if (pended) kernel.ioMarkIrpPending(irp)
+              finish(kernel, irp, status, 3)
+              return pended ? NtStatus.PENDING : status
+            },
+          },
+        })
+        const iosb = rig.iosb()
+        const buffer = rig.room(100)
+        rig.machine.run(function* () {
+          const event = kernel.keInitializeEvent(rig.room(KEVENT.$size), true, false)
+          const irp = kernel.ioBuildSynchronousFsdRequest(
+            { major: Major.WRITE, device, buffer, lengthBytes: 100, byteOffset: 7, iosb },
+            event,
+          ) as Irp
+          expect(irp.isThreaded).toBe(true)
+          const answer = yield* settled(kernel.ioCallDriver(device, irp))
+          expect(answer).toBe(pended ? NtStatus.PENDING : status)
+          const told = status < 0xc0000000 || pended
+          expect(event.signalState).toBe(told ? 1 : 0)
+          expect(rig.answer(iosb)).toEqual(
+            told ? { status, information: 3 } : { status: UNTOUCHED, information: UNTOUCHED },
+          )
+        })
+        rig.end()
+      }
+    }
+  })
+
+  it('of a flush, shutdown, PnP or power request carries no buffer', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const device = rig.layer({ flags: DeviceFlag.BUFFERED_IO })
+    for (const major of [Major.FLUSH_BUFFERS, Major.SHUTDOWN, Major.PNP, Major.POWER]) {
+      const irp = kernel.ioBuildAsynchronousFsdRequest({
+        major,
+        device,
+        buffer: 0x20000,
+        lengthBytes: 9,
+      }) as Irp
+      expect([irp.systemBuffer, irp.mdlAddress, irp.flags, irp.next.lengthBytes]).toEqual([0, 0, 0, 0])
+      expect(irp.isThreaded).toBe(false)
+      kernel.ioFreeIrp(irp)
+    }
+    rig.end()
+  })
+
+  it('is not made for a buffer that is not there, and nothing stays behind', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    for (const flags of [DeviceFlag.BUFFERED_IO, DeviceFlag.DIRECT_IO]) {
+      const device = rig.layer({ flags })
+      expect(
+        kernel.ioBuildAsynchronousFsdRequest({ major: Major.WRITE, device, buffer: 2 ** 42, lengthBytes: 9 }),
+      ).toBeNull()
+      kernel.parts.pool.refuse = () => true
+      expect(
+        kernel.ioBuildAsynchronousFsdRequest({ major: Major.READ, device, buffer: 0x20000, lengthBytes: 9 }),
+      ).toBeNull()
+      kernel.parts.pool.refuse = null
+    }
+    rig.end()
+  })
+})
+
+describe('associated requests', () => {
+  it('complete their master when the last of them is done, in any order', () => {
+    for (const order of [
+      [0, 1, 2],
+      [2, 0, 1],
+      [1, 2, 0],
+    ]) {
+      const rig = new Rig()
+      const { kernel } = rig
+      const held: Irp[] = []
+      const lower = rig.layer({
+        dispatch: {
+          [Major.READ]: (_self, irp) => {
+            kernel.ioMarkIrpPending(irp)
+            held.push(irp)
+            return NtStatus.PENDING
+          },
+        },
+      })
+      const upper = rig.layer({
+        dispatch: {
+          [Major.READ]: (_self, irp) => {
+            kernel.ioMarkIrpPending(irp)
+            irp.status = NtStatus.SUCCESS
+            irp.information = 30
+            irp.irpCount = 3
+            for (let part = 0; part < 3; part++) {
+              const associated = kernel.ioMakeAssociatedIrp(irp, 1) as Irp
+              expect(associated.flags & IrpFlag.ASSOCIATED_IRP).not.toBe(0)
+              associated.next.major = Major.READ
+              kernel.ioAllocateMdl(0x20000, 8, associated)
+              kernel.ioCallDriver(lower, associated)
+            }
+            return NtStatus.PENDING
+          },
+        },
+      })
+      const iosb = rig.iosb()
+      rig.machine.run(function* () {
+        const event = kernel.keInitializeEvent(rig.room(KEVENT.$size), true, false)
+        const irp = kernel.ioBuildSynchronousFsdRequest(
+          { major: Major.READ, device: upper, iosb },
+          event,
+        ) as Irp
+        expect(yield* settled(kernel.ioCallDriver(upper, irp))).toBe(NtStatus.PENDING)
+        for (const part of order) {
+          expect(event.signalState).toBe(0)
+          finish(kernel, held[part] as Irp, NtStatus.SUCCESS)
+        }
+        expect(event.signalState).toBe(1)
+      })
+      expect(rig.answer(iosb)).toEqual({ status: NtStatus.SUCCESS, information: 30 })
+      rig.end()
+    }
+  })
+})
+
+describe('paging I/O', () => {
+  it('is told by IOSB and event from any thread, and freed, with no APC', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const device = rig.layer({
+      dispatch: { [Major.READ]: (_self, irp) => finish(kernel, irp, NtStatus.IO_DEVICE_ERROR, 1) },
+    })
+    const iosb = rig.iosb()
+    const event = kernel.keInitializeEvent(rig.room(KEVENT.$size), true, false)
+    const irp = kernel.ioAllocateIrp(1) as Irp
+    irp.flags = IrpFlag.PAGING_IO | IrpFlag.SYNCHRONOUS_PAGING_IO | IrpFlag.NOCACHE
+    irp.userIosb = iosb
+    irp.userEvent = event.at
+    irp.next.major = Major.READ
+    const before = kernel.keRaiseIrql(1)
+    kernel.ioCallDriver(device, irp)
+    expect(event.signalState).toBe(1)
+    expect(rig.answer(iosb)).toEqual({ status: NtStatus.IO_DEVICE_ERROR, information: 1 })
+    kernel.keLowerIrql(before)
+    rig.end()
+  })
+})
+
+describe('a request sent on', () => {
+  it('synchronously comes back to its sender, whatever and whenever the answer', () => {
+    for (const status of Object.values(STATUS_CLASSES)) {
+      for (const late of [false, true]) {
+        const rig = new Rig({ seed: status })
+        const { kernel } = rig
         let held: Irp | null = null
-        const dpc = kernel.keInitializeDpc(
-          room + 64,
-          kernel.routine(() => {
-            if (held === null) throw new Error('nothing held')
-            held.status = NtStatus.SUCCESS
-            held.information = 512
-            kernel.ioCompleteRequest(held)
-          }),
-        )
-        const devices: DeviceObject[] = []
-        const loaded = yield* kernel.ioLoadDriver('bottom', (driver: DriverObject) => {
-          const device = kernel.ioCreateDevice(driver, { name: '\\Device\\Bottom' })
-          if (typeof device === 'number') return device
-          device.flags |= DeviceFlag.DIRECT_IO
-          devices.push(device)
-          driver.setMajorFunction(
-            Major.READ,
-            kernel.routine((_device: DeviceObject, irp: Irp) => {
-              expect(irp.current.lengthBytes).toBe(512)
-              expect(irp.mdlAddress).not.toBe(0)
+        const lower = rig.layer({
+          dispatch: {
+            [Major.PNP]: (_self, irp) => {
+              if (!late) return finish(kernel, irp, status)
               kernel.ioMarkIrpPending(irp)
               held = irp
-              kernel.keSetTimer(timer, 100, 0, dpc)
               return NtStatus.PENDING
-            }),
-          )
-          return NtStatus.SUCCESS
+            },
+          },
         })
-        expect(typeof loaded).toBe('object')
-        const upper = yield* kernel.ioLoadDriver('upper', (driver: DriverObject) => {
-          const device = kernel.ioCreateDevice(driver)
-          if (typeof device === 'number') return device
-          device.flags |= DeviceFlag.DIRECT_IO
-          device.extension = kernel.ioAttachDeviceToDeviceStack(device, devices[0] as DeviceObject)
-          devices.push(device)
-          driver.setMajorFunction(
-            Major.READ,
-            kernel.routine((self: DeviceObject, irp: Irp) => {
-              kernel.ioSkipCurrentIrpStackLocation(irp)
-              return kernel.ioCallDriver(self.extension as DeviceObject, irp)
-            }),
-          )
-          return NtStatus.SUCCESS
-        })
-        expect(typeof upper).toBe('object')
-        const top = devices[1] as DeviceObject
-        expect(top.stackSize).toBe(2)
-        const event = kernel.keInitializeEvent(room + 128, true, false)
-        const buffer = kernel.parts.space.allocateUser(512, { offsetBytes: 4000 })
-        const iosb = room + 160
-        const irp = kernel.ioBuildSynchronousFsdRequest(
-          { major: Major.READ, device: top, buffer, lengthBytes: 512, byteOffset: 1024, iosb },
-          event,
+        const upper = rig.layer(
+          {
+            dispatch: {
+              *[Major.PNP](self: DeviceObject, irp: Irp) {
+                const answer = yield* kernel.ioForwardIrpSynchronously(self.extension as DeviceObject, irp)
+                expect(answer).toBe(status)
+                expect(irp.current.major).toBe(Major.PNP)
+                return finish(kernel, irp, status)
+              },
+            } as never,
+          },
+          lower,
         )
-        if (irp === null) throw new Error('no irp')
-        const status = yield* settled(kernel.ioCallDriver(top, irp))
-        expect(status).toBe(NtStatus.PENDING)
-        yield* kernel.keWaitForSingleObject(event)
-        const { window } = kernel.parts.memory
-        expect(window.le32(IO_STATUS_BLOCK.status, iosb)).toBe(NtStatus.SUCCESS)
-        expect(window.le64(IO_STATUS_BLOCK.information, iosb)).toBe(512)
-        expect(kernel.keQueryTimeUs()).toBe(100)
-        kernel.parts.space.freeUser(buffer)
-        kernel.ioDetachDevice(devices[0] as DeviceObject)
-        kernel.ioDeleteDevice(top)
-        kernel.ioDeleteDevice(devices[0] as DeviceObject)
-        kernel.parts.devices.deleteDriver(loaded as DriverObject)
-        kernel.parts.devices.deleteDriver(upper as DriverObject)
-        kernel.exFreePool(room)
-      })
-      kernel.parts.irps.trim()
-      expect(kernel.parts.pool.count).toBe(before)
-      expect(kernel.parts.frames.lockedCount).toBe(0)
+        rig.machine.run(function* () {
+          if (late) {
+            kernel.psCreateSystemThread(function* () {
+              while (held === null) yield* kernel.keDelayExecutionThread(5)
+              finish(kernel, held, status)
+            })
+          }
+          const irp = kernel.ioAllocateIrp(2) as Irp
+          irp.next.major = Major.PNP
+          kernel.ioSetCompletionRoutine(
+            irp,
+            kernel.routine(() => NtStatus.MORE_PROCESSING_REQUIRED),
+          )
+          expect(yield* settled(kernel.ioCallDriver(upper, irp))).toBe(status)
+          kernel.ioFreeIrp(irp)
+        })
+        rig.end()
+      }
     }
+  })
+
+  it('with IoSetCompletionRoutineEx keeps the device until the routine has returned', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    let held: Irp | null = null
+    const lower = rig.layer({
+      dispatch: {
+        [Major.READ]: (_self, irp) => {
+          kernel.ioMarkIrpPending(irp)
+          held = irp
+          return NtStatus.PENDING
+        },
+      },
+    })
+    const driver = kernel.parts.devices.createDriver('\\Driver\\Gone')
+    if (driver === null) throw new Error('no memory')
+    const device = kernel.ioCreateDevice(driver) as DeviceObject
+    const irp = kernel.ioAllocateIrp(1) as Irp
+    irp.next.major = Major.READ
+    let context = 0
+    kernel.ioSetCompletionRoutineEx(
+      device,
+      irp,
+      kernel.routine((_self: DeviceObject | null, _irp: Irp, given: number) => {
+        context = given
+        expect(device.type).toBe(3)
+        return NtStatus.MORE_PROCESSING_REQUIRED
+      }),
+      17,
+    )
+    kernel.ioCallDriver(lower, irp)
+    kernel.ioDeleteDevice(device)
+    expect(device.type).toBe(3)
+    finish(kernel, held as unknown as Irp, NtStatus.SUCCESS)
+    expect(context).toBe(17)
+    expect(device.type).not.toBe(3)
+    kernel.ioFreeIrp(irp)
+    kernel.parts.devices.deleteDriver(driver)
+    rig.end()
+  })
+
+  it('to a routine that waits, from DISPATCH level, runs if it need not wait', () => {
+    for (const waits of [false, true]) {
+      const rig = new Rig()
+      const { kernel } = rig
+      const event = kernel.keInitializeEvent(rig.room(KEVENT.$size), true, true)
+      const device = rig.layer({
+        dispatch: {
+          [Major.READ]: function* (_self: DeviceObject, irp: Irp) {
+            if (waits) yield* kernel.keWaitForSingleObject(event)
+            return finish(kernel, irp, NtStatus.SUCCESS)
+          } as never,
+        },
+      })
+      const send = (): unknown => {
+        const irp = kernel.ioAllocateIrp(1) as Irp
+        irp.next.major = Major.READ
+        kernel.ioSetCompletionRoutine(
+          irp,
+          kernel.routine((_self: DeviceObject | null, one: Irp) => {
+            kernel.ioFreeIrp(one)
+            return NtStatus.MORE_PROCESSING_REQUIRED
+          }),
+        )
+        kernel.keRaiseIrql(2)
+        const answer = kernel.ioCallDriver(device, irp)
+        kernel.keLowerIrql(0)
+        return answer
+      }
+      if (waits) {
+        expect(
+          rig.machine.crash(function* () {
+            send()
+            yield
+          })[0],
+        ).toBe(0x0a)
+      } else {
+        expect(send()).toBe(NtStatus.SUCCESS)
+        rig.end()
+      }
+    }
+  })
+})
+
+describe('an observer', () => {
+  it('sees every step of a request', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const steps: string[] = []
+    const observer: IrpObserver = {
+      allocated: () => steps.push('allocated'),
+      freeing: () => steps.push('freeing'),
+      sent: (irp) => steps.push(`sent ${irp.currentLocation}`),
+      answered: (_irp, _device, status) => steps.push(`answered ${status}`),
+      marked: () => steps.push('marked'),
+      completing: () => steps.push('completing'),
+      unwound: (_irp, _device, status) => steps.push(`unwound ${status.toString(16)}`),
+      completed: () => steps.push('completed'),
+      cancelling: () => steps.push('cancelling'),
+    }
+    const lower = rig.layer({
+      dispatch: {
+        [Major.READ]: (_self, irp) => {
+          kernel.ioMarkIrpPending(irp)
+          kernel.ioCancelIrp(irp)
+          finish(kernel, irp, NtStatus.SUCCESS)
+          return NtStatus.PENDING
+        },
+      },
+    })
+    kernel.parts.irps.observer = observer
+    const irp = kernel.ioAllocateIrp(1) as Irp
+    irp.next.major = Major.READ
+    kernel.ioSetCompletionRoutine(
+      irp,
+      kernel.routine(() => NtStatus.MORE_PROCESSING_REQUIRED),
+    )
+    kernel.ioCallDriver(lower, irp)
+    expect(irp.holder).toBe('driver')
+    kernel.ioFreeIrp(irp)
+    kernel.parts.irps.observer = null
+    expect(steps).toEqual([
+      'allocated',
+      'sent 1',
+      'marked',
+      'cancelling',
+      'completing',
+      'unwound c0000016',
+      'answered 259',
+      'freeing',
+    ])
+    rig.end()
+  })
+})
+
+describe('a locked buffer', () => {
+  it('is unlocked and freed with the request that carries it', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const device = rig.layer({
+      dispatch: { [Major.READ]: (_self, irp) => finish(kernel, irp, NtStatus.SUCCESS) },
+    })
+    rig.machine.run(function* () {
+      const at = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, 10_000, TAG)
+      const event = kernel.keInitializeEvent(rig.room(KEVENT.$size), true, false)
+      const irp = kernel.ioBuildSynchronousFsdRequest({ major: Major.READ, device }, event) as Irp
+      for (let part = 0; part < 3; part++) {
+        const mdl = kernel.ioAllocateMdl(at + part * 100, 5000, irp, true)
+        if (mdl !== null) kernel.mmProbeAndLockPages(mdl, LockOperation.WRITE)
+      }
+      yield* settled(kernel.ioCallDriver(device, irp))
+      expect(kernel.parts.frames.lockedCount).toBe(0)
+      kernel.exFreePool(at)
+    })
+    rig.end()
   })
 })
