@@ -17,6 +17,7 @@ import {
 import type { KernelMemory } from './kernel-memory.ts'
 import { DispatcherType, KDEVICE_QUEUE, KEVENT } from './layout.ts'
 import { initializeList } from './list.ts'
+import type { ObjectNames } from './object-names.ts'
 import { type Pool, PoolType, poolTag } from './pool.ts'
 import type { Routine } from './routine.ts'
 
@@ -42,15 +43,23 @@ export class DeviceTable {
   readonly #memory: KernelMemory
   readonly #hal: Hal
   readonly #pool: Pool
+  readonly #names: ObjectNames
   readonly #invalidRequest: Routine<DispatchRoutine>
   readonly #drivers: Map<number, DriverObject>
   readonly #devices: Map<number, DeviceObject>
 
   /** @param invalidRequest what an entry of the dispatch table is before the driver sets it. */
-  constructor(memory: KernelMemory, hal: Hal, pool: Pool, invalidRequest: Routine<DispatchRoutine>) {
+  constructor(
+    memory: KernelMemory,
+    hal: Hal,
+    pool: Pool,
+    names: ObjectNames,
+    invalidRequest: Routine<DispatchRoutine>,
+  ) {
     this.#memory = memory
     this.#hal = hal
     this.#pool = pool
+    this.#names = names
     this.#invalidRequest = invalidRequest
     this.#drivers = new Map()
     this.#devices = new Map()
@@ -146,6 +155,7 @@ export class DeviceTable {
   /** IoDeleteDevice: the memory stays while somebody refers to the device. Answers whether it is gone. */
   deleteDevice(device: DeviceObject): boolean {
     device.deleted = true
+    if (device.name !== null) this.#names.remove(device.name)
     device.extensionFlags |= DELETE_PENDING
     this.#unlink(device)
     return this.#collect(device)

@@ -102,7 +102,8 @@ export class KernelParts {
     this.spinLocks = new SpinLocks(memory, hal)
     this.interrupts = new Interrupts(hal)
     this.irps = new IrpPool(memory, hal, pool)
-    this.devices = new DeviceTable(memory, hal, pool, routines.register(this.#invalidRequest()))
+    this.names = new ObjectNames()
+    this.devices = new DeviceTable(memory, hal, pool, this.names, routines.register(this.#invalidRequest()))
     this.flow = new IrpFlow(memory, hal, routines, this.irps, this.devices)
     this.forwarding = new Forwarding(this)
     this.builder = new IrpBuilder(hal, pool, space, this.mdls, this.irps, this.scheduler)
@@ -112,7 +113,6 @@ export class KernelParts {
     this.removeLocks = new RemoveLocks(memory, hal, this.synchronization, this.waits)
     this.threadIrps = new ThreadIrps(this.irps, this.scheduler, this.waits, this.cancellation)
     this.events = new EventObjects(hal, pool, this.synchronization)
-    this.names = new ObjectNames()
     this.drivers = new DriverLoader(this.devices, routines)
     this.work = new WorkQueue(
       memory,

@@ -81,7 +81,6 @@ export class Kernel extends Executive implements GuestProgram {
   }
   ioDeleteDevice(device: DeviceObject): void {
     this.parts.hal.point()
-    if (device.name !== null) this.parts.names.remove(device.name)
     this.parts.devices.deleteDevice(device)
   }
   ioCreateSymbolicLink(name: string, target: string): NtStatus {

@@ -21,7 +21,7 @@ export interface WindowsVersion {
   readonly trimIoctl: boolean
 }
 
-/** By name, oldest first. */
+/** By name. */
 export const WINDOWS_VERSIONS = {
   xp: {
     name: 'xp',
@@ -72,8 +72,6 @@ export function windowsVersion(name: string): WindowsVersion | string {
     ? WINDOWS_VERSIONS[name as unknown as WindowsVersionName]
     : undefined
   if (found !== undefined) return found
-  return `Windows "${name}" is not served: ${[...Object.values(WINDOWS_VERSIONS)]
-    .map((one) => one.name)
-    .sort((a, b) => b.length - a.length || a.localeCompare(b))
-    .join(', ')} are`
+  const served = Object.values(WINDOWS_VERSIONS).sort((a, b) => a.major - b.major || a.minor - b.minor)
+  return `Windows "${name}" is not served: ${served.map((one) => one.name).join(', ')} are`
 }
