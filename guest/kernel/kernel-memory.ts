@@ -1,5 +1,5 @@
 import type { Elements, Field } from '../../protocol/layout.ts'
-import type { GuestMemory } from '../../protocol/memory.ts'
+import { type GuestMemory, gpa, PAGE_BYTES } from '../../protocol/memory.ts'
 import type { Window } from '../../protocol/window.ts'
 import { BugCode, keBugCheckEx } from './bug-check.ts'
 
@@ -11,18 +11,22 @@ export class KernelMemory {
   readonly guest: GuestMemory
   /** Address 0 is the window's first byte, so an address is an offset into it. */
   readonly window: Window
+  /** The same bytes, lent once: what goes through here is pinned, and no EPT takes it away. */
   readonly bytes: Uint8Array<ArrayBuffer>
 
   /** @throws when the machine's RAM does not begin at address 0. */
   constructor(guest: GuestMemory) {
-    const first = guest.regions[0]
-    const window = first === undefined ? null : guest.window(first.base, first.bytes.length, 8)
-    if (first === undefined || first.base !== 0 || window === null) {
+    const lengthBytes = lengthFromZero(guest)
+    const window = guest.window(gpa(0), lengthBytes, 8)
+    const views: Uint8Array<ArrayBuffer>[] = []
+    guest.lend(gpa(0), lengthBytes, views)
+    const [bytes] = views
+    if (window === null || bytes === undefined || bytes.length !== lengthBytes) {
       throw new Error('the kernel needs RAM from address 0')
     }
     this.guest = guest
     this.window = window
-    this.bytes = first.bytes
+    this.bytes = bytes
   }
 
   get lengthBytes(): number {
@@ -40,6 +44,18 @@ export class KernelMemory {
   putPointer(at: number, value: number): void {
     this.window.putLe64(at as Field<'le64'>, value)
   }
+}
+
+/** Whole pages of RAM from address 0 on: what lies behind a hole is no kernel memory. */
+function lengthFromZero(guest: GuestMemory): number {
+  let low = 0
+  let high = Math.floor(guest.end / PAGE_BYTES)
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2)
+    if (guest.backed(gpa(0), middle * PAGE_BYTES)) low = middle
+    else high = middle - 1
+  }
+  return low * PAGE_BYTES
 }
 
 /** A field of a structure inside another one: the offsets add up. */
