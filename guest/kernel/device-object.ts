@@ -154,6 +154,10 @@ export class DeviceObject extends KernelRecord {
   get isDirect(): boolean {
     return (this.flags & DeviceFlag.DIRECT_IO) !== 0
   }
+  /** It is being added, started, removed or deleted: new opens fail. */
+  get refusesOpens(): boolean {
+    return this.isInitializing || this.extensionFlags !== 0
+  }
   get isInitializing(): boolean {
     return (this.flags & DeviceFlag.DEVICE_INITIALIZING) !== 0
   }

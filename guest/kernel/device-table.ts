@@ -7,6 +7,7 @@ import type { Hal } from './hal.ts'
 import {
   DEVICE_OBJECT,
   DEVOBJ_EXTENSION,
+  DeviceExtensionFlag,
   DeviceFlag,
   DRIVER_EXTENSION,
   DRIVER_OBJECT,
@@ -23,8 +24,6 @@ import type { Routine } from './routine.ts'
 
 const DEVICE_TAG = poolTag('Devi')
 const DRIVER_TAG = poolTag('Driv')
-/** DOE_DELETE_PENDING. */
-const DELETE_PENDING = 2
 
 export interface DeviceOptions {
   /** Bytes of its device extension, zeroed. */
@@ -82,6 +81,10 @@ export class DeviceTable {
   /** The same, with null for address 0. */
   deviceOrNull(at: number): DeviceObject | null {
     return at === 0 ? null : this.deviceAt(at)
+  }
+  /** The device at `at`, if there is one: for lists that may hold anything. */
+  find(at: number): DeviceObject | null {
+    return this.#devices.get(at) ?? null
   }
   driverAt(at: number): DriverObject | null {
     return this.#drivers.get(at) ?? null
@@ -156,7 +159,7 @@ export class DeviceTable {
   deleteDevice(device: DeviceObject): boolean {
     device.deleted = true
     if (device.name !== null) this.#names.remove(device.name)
-    device.extensionFlags |= DELETE_PENDING
+    device.extensionFlags |= DeviceExtensionFlag.DELETE_PENDING
     this.#unlink(device)
     return this.#collect(device)
   }
@@ -190,6 +193,8 @@ export class DeviceTable {
 
   #collect(device: DeviceObject): boolean {
     if (device.referenceCount > 0) return false
+    // Its bus driver reported it without taking a reference for it.
+    if (device.deviceNode !== 0) keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, 5, device.at)
     this.#devices.delete(device.at)
     this.#pool.free(device.at, this.#hal.irql)
     return true

@@ -44,10 +44,13 @@ export interface FileOptions {
 export class FileTable implements FileLookup {
   readonly #parts: FileParts
   readonly #files: Map<number, FileObject>
+  /** Told after each file object that goes: who waits for the last open of a device. */
+  forgotten: (() => void) | null
 
   constructor(parts: FileParts) {
     this.#parts = parts
     this.#files = new Map()
+    this.forgotten = null
   }
 
   get count(): number {
@@ -139,6 +142,7 @@ export class FileTable implements FileLookup {
     this.#files.delete(file.at)
     pool.free(file.at, hal.irql)
     devices.dereference(file.device)
+    this.forgotten?.()
   }
 
   /**

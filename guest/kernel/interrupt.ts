@@ -6,11 +6,13 @@ import { NtStatus } from './nt-status.ts'
 /** KSERVICE_ROUTINE: at the device's level. True when its device asked. */
 export type ServiceRoutine = (context: number) => boolean
 
-export interface InterruptOptions {
-  /** Line of the interrupt controller, as a resource list names it. */
-  readonly line: number
+/** Named by its line (raw resource) or by its vector (translated resource, which START's list assigned). */
+export type InterruptOptions = (
+  | { readonly line: number; readonly vector?: number }
+  | { readonly vector: number; readonly line?: never }
+) & {
   readonly trigger: Trigger
-  /** Device level, 3 … 11. */
+  /** Device level, 3 … 11; without it, the one assigned. */
   readonly irql?: Irql
   readonly context?: number
 }
@@ -37,9 +39,15 @@ export class Interrupt {
   }
 }
 
-interface SharedLine {
-  readonly vector: number
+/** Where a line interrupts the processor. */
+export interface AssignedVector {
   readonly irql: Irql
+  readonly vector: number
+}
+
+interface SharedLine extends AssignedVector {
+  /** A resource list names the vector: it stays while no routine is connected. */
+  assigned: boolean
   readonly trigger: Trigger
   /** In the order they connected. */
   readonly chain: Interrupt[]
@@ -61,22 +69,33 @@ export class Interrupts {
     return [...this.#lines.values()].reduce((count, line) => count + line.chain.length, 0)
   }
 
+  /** Vector and level of a line (HalGetInterruptVector); null when the level has no vector left. */
+  assign(line: number, trigger: Trigger): AssignedVector | null {
+    const shared = this.#lines.get(line) ?? this.#make(line, Irql.DEVICE, trigger)
+    if (shared === null || shared.trigger !== trigger) return null
+    shared.assigned = true
+    return shared
+  }
+
+  /** No resource list names the line any more. */
+  unassign(line: number): void {
+    const shared = this.#lines.get(line)
+    if (shared === undefined) return
+    shared.assigned = false
+    this.#forget(line, shared)
+  }
+
   /** IoConnectInterrupt. A line that is taken by an edge-triggered device cannot be shared. */
   connect(routine: ServiceRoutine, options: InterruptOptions): Interrupt | NtStatus {
-    const { line, trigger } = options
-    const irql = options.irql ?? Irql.DEVICE
+    const { trigger } = options
+    const line = options.line ?? this.#lineOf(options.vector)
+    if (line === null) return NtStatus.INVALID_PARAMETER
+    const known = this.#lines.get(line)
+    const irql = options.irql ?? known?.irql ?? Irql.DEVICE
     if (!(irql >= Irql.DEVICE && irql <= Irql.DEVICE_MAX)) return NtStatus.INVALID_PARAMETER
-    let shared = this.#lines.get(line)
-    if (shared !== undefined && (shared.trigger !== 'level' || trigger !== 'level' || shared.irql !== irql)) {
-      return NtStatus.INVALID_PARAMETER
-    }
-    if (shared === undefined) {
-      const vector = this.#freeVector(irql)
-      if (vector < 0) return NtStatus.INSUFFICIENT_RESOURCES
-      shared = { vector, irql, trigger, chain: [] }
-      this.#lines.set(line, shared)
-      this.#vectors.add(vector)
-    }
+    if (known !== undefined && !canJoin(known, trigger, irql)) return NtStatus.INVALID_PARAMETER
+    const shared = known ?? this.#make(line, irql, trigger)
+    if (shared === null) return NtStatus.INSUFFICIENT_RESOURCES
     const { chain, vector } = shared
     const interrupt = new Interrupt(line, irql, vector, routine, options.context ?? 0)
     chain.push(interrupt)
@@ -97,8 +116,27 @@ export class Interrupts {
     if (shared.chain.length > 0) return
     this.#hal.routeLine(interrupt.line, null, shared.trigger)
     this.#hal.setVector(interrupt.vector, interrupt.irql, null)
-    this.#lines.delete(interrupt.line)
-    this.#vectors.delete(interrupt.vector)
+    this.#forget(interrupt.line, shared)
+  }
+
+  #make(line: number, irql: Irql, trigger: Trigger): SharedLine | null {
+    const vector = this.#freeVector(irql)
+    if (vector < 0) return null
+    const shared: SharedLine = { vector, irql, trigger, assigned: false, chain: [] }
+    this.#lines.set(line, shared)
+    this.#vectors.add(vector)
+    return shared
+  }
+
+  #forget(line: number, shared: SharedLine): void {
+    if (shared.assigned || shared.chain.length > 0) return
+    this.#lines.delete(line)
+    this.#vectors.delete(shared.vector)
+  }
+
+  #lineOf(vector: number): number | null {
+    for (const [line, shared] of this.#lines) if (shared.vector === vector) return line
+    return null
   }
 
   /** KeSynchronizeExecution: runs `work` while the service routine cannot run. */
@@ -116,6 +154,11 @@ export class Interrupts {
     }
     return -1
   }
+}
+
+function canJoin(shared: SharedLine, trigger: Trigger, irql: Irql): boolean {
+  if (shared.irql !== irql || shared.trigger !== trigger) return false
+  return trigger === 'level' || shared.chain.length === 0
 }
 
 /** A level line stays up until every device on it was served; the first that owns it is enough for now. */

@@ -107,6 +107,15 @@ export const DeviceFlag = {
   POWER_INRUSH: 0x4000,
 } as const
 
+/** DEVOBJ_EXTENSION.ExtensionFlags, DOE_*: each keeps new opens out. */
+export const DeviceExtensionFlag = {
+  UNLOAD_PENDING: 1,
+  DELETE_PENDING: 2,
+  REMOVE_PENDING: 4,
+  REMOVE_PROCESSED: 8,
+  START_PENDING: 0x10,
+} as const
+
 /** DEVICE_OBJECT.Characteristics. */
 export const DeviceCharacteristic = {
   REMOVABLE_MEDIA: 1,
@@ -239,15 +248,7 @@ export const DEVOBJ_EXTENSION = struct('DEVOBJ_EXTENSION', 'wdm.h (6.1)', 0x70, 
   powerFlags: le32('the power manager’s'),
   powerGap: bytes(4, 'padding'),
   dope: le64('the power manager’s'),
-  extensionFlags: le32('DOE_*', {
-    bits: {
-      UNLOAD_PENDING: 1,
-      DELETE_PENDING: 2,
-      REMOVE_PENDING: 4,
-      REMOVE_PROCESSED: 8,
-      START_PENDING: 0x10,
-    },
-  }),
+  extensionFlags: le32('DOE_*', { bits: DeviceExtensionFlag }),
   flagsGap: bytes(4, 'padding'),
   deviceNode: le64('the PnP manager’s: not 0 on a PDO'),
   attachedTo: le64('next lower device of the stack'),

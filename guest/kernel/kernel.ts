@@ -14,6 +14,7 @@ import type { Irql } from './irql.ts'
 import type { KernelOptions } from './kernel-parts.ts'
 import { NtServices } from './nt-services.ts'
 import { NtStatus } from './nt-status.ts'
+import { PnpManager } from './pnp/pnp-manager.ts'
 import type { RemoveLock } from './remove-lock.ts'
 import { NO_ROUTINE, type Routine } from './routine.ts'
 import type { CompletionRoutine } from './stack-location.ts'
@@ -29,12 +30,15 @@ export class Kernel extends Executive implements GuestProgram {
   readonly version: WindowsVersion
   /** What an application's thread calls. */
   readonly nt: NtServices
+  /** The device tree; drivers tell it what changed (`ioInvalidateDeviceRelations`). */
+  readonly pnp: PnpManager
   #running: boolean
 
   constructor(options: KernelOptions) {
     super(options)
     this.version = options.version
     this.nt = new NtServices(this.parts, options.version)
+    this.pnp = new PnpManager(this.parts, options.version)
     this.#running = false
   }
 

@@ -55,7 +55,7 @@ export class NtServices {
     const found = names.find(name)
     if (found === null) return { status: NtStatus.OBJECT_NAME_NOT_FOUND, handle: 0 }
     const { device, rest } = found
-    if (device.deleted || device.isInitializing) return { status: NtStatus.NO_SUCH_DEVICE, handle: 0 }
+    if (device.refusesOpens) return { status: NtStatus.NO_SUCH_DEVICE, handle: 0 }
     if ((device.flags & DeviceFlag.EXCLUSIVE) !== 0 && device.referenceCount > 0) {
       return { status: NtStatus.ACCESS_DENIED, handle: 0 }
     }

@@ -1,0 +1,160 @@
+import type { KernelParts } from '../kernel-parts.ts'
+import { ntSuccess } from '../nt-status.ts'
+import type { Waiting } from '../thread.ts'
+import type { WindowsVersion } from '../version.ts'
+import type { DeviceNode } from './device-node.ts'
+import type { DeviceStart, StartOutcome } from './device-start.ts'
+import type { Identification } from './identification.ts'
+import type { NodeTable } from './node-table.ts'
+import { CapabilityFlag } from './pnp-layout.ts'
+import { DeviceRelation, PnpDeviceState, PnpMinor } from './pnp-minor.ts'
+import type { PnpRequests } from './pnp-request.ts'
+import { Problem } from './problem.ts'
+import type { Removal } from './removal.ts'
+import type { ResourceAssignment } from './resource-assignment.ts'
+import type { ServiceRegistry } from './service-registry.ts'
+import type { StackBuilder } from './stack-builder.ts'
+
+/** Buses below buses; deeper ones are not asked for their children. */
+const DEPTH_MAX = 32
+
+/** Bits of PNP_DEVICE_STATE by which a stack says that its device does not work, and the problem it then has. */
+const FATAL_STATES: readonly (readonly [number, Problem])[] = [
+  [PnpDeviceState.REMOVED, Problem.DEVICE_NOT_THERE],
+  [PnpDeviceState.FAILED, Problem.FAILED_POST_START],
+  [PnpDeviceState.DISABLED, Problem.HARDWARE_DISABLED],
+]
+
+export interface EnumerationParts {
+  readonly kernel: KernelParts
+  readonly version: WindowsVersion
+  readonly nodes: NodeTable
+  readonly requests: PnpRequests
+  readonly identification: Identification
+  readonly resources: ResourceAssignment
+  readonly builder: StackBuilder
+  readonly start: DeviceStart
+  readonly removal: () => Removal
+  readonly registry: () => ServiceRegistry
+  readonly root: () => DeviceNode
+}
+
+/** From a bus's list of children to devices that work. */
+export class Enumeration {
+  readonly #parts: EnumerationParts
+
+  constructor(parts: EnumerationParts) {
+    this.#parts = parts
+  }
+
+  /** Asks a bus for its children: new ones are brought up, missing ones are gone. */
+  *enumerate(bus: DeviceNode): Waiting<void> {
+    if (bus.state !== 'started' || bus.depth >= DEPTH_MAX) return
+    const { nodes, kernel } = this.#parts
+    const listed = yield* nodes.relations(bus, DeviceRelation.BUS)
+    if (listed === 'none') return
+    if (listed === 'malformed') {
+      bus.problem = Problem.INVALID_DATA
+      return
+    }
+    for (const child of bus.children) child.present = false
+    for (const pdo of listed) {
+      const known = nodes.nodeOf(pdo)
+      if (known === null) {
+        nodes.create(pdo, bus)
+        continue
+      }
+      // The node holds a reference already.
+      kernel.devices.dereference(pdo)
+      if (known.parent === bus) known.present = true
+      else bus.problem = Problem.INVALID_DATA
+    }
+    for (const child of [...bus.children]) {
+      if (!child.present && child.state !== 'surprise-removed')
+        yield* this.#parts.removal().surprise(child, null)
+    }
+    for (const child of [...bus.children]) {
+      if (child.state === 'new' && child.problem === null) yield* this.#identify(child)
+      if (child.state === 'identified' && child.problem === null) yield* this.bringUp(child)
+    }
+  }
+
+  *#identify(node: DeviceNode): Waiting<void> {
+    const { identification, resources, requests, version } = this.#parts
+    node.problem = yield* identification.identify(node)
+    if (node.problem !== null) return
+    if (this.#isTaken(node)) {
+      node.problem = Problem.DUPLICATE_DEVICE
+      return
+    }
+    yield* resources.query(node)
+    node.advance('identify')
+    if (version.containerId) yield* requests.send(node.pdo, PnpMinor.DEVICE_ENUMERATED)
+  }
+
+  /** Whether another device has the node's path. One that is gone and only waits for its handles has not. */
+  #isTaken(node: DeviceNode): boolean {
+    const path = node.instancePath.toUpperCase()
+    return this.#parts
+      .root()
+      .subtree()
+      .some(
+        (other) =>
+          other !== node && other.state !== 'surprise-removed' && other.instancePath.toUpperCase() === path,
+      )
+  }
+
+  /** Drivers, resources, START, and then the children. */
+  *bringUp(node: DeviceNode): Waiting<void> {
+    const { builder, start } = this.#parts
+    if (((node.identity?.capabilities ?? 0) & CapabilityFlag.HARDWARE_DISABLED) !== 0) {
+      node.problem = Problem.HARDWARE_DISABLED
+      return
+    }
+    const problem = yield* builder.build(node, this.#parts.registry())
+    if (problem !== null && node.services.length === 0) {
+      node.problem = problem
+      return
+    }
+    node.advance('add')
+    yield* this.#ended(node, problem ?? (yield* start.begin(node)))
+  }
+
+  /** A START that was pending is done. */
+  *startEnded(node: DeviceNode): Waiting<void> {
+    if (node.start !== null) yield* this.#ended(node, yield* this.#parts.start.complete(node))
+  }
+
+  /** Waits for every START under way at the node and below, with what follows from it. */
+  *settleStarts(top: DeviceNode): Waiting<void> {
+    for (;;) {
+      const starting = top.subtree().find((node) => node.start !== null)
+      if (starting === undefined) return
+      yield* this.startEnded(starting)
+    }
+  }
+
+  *#ended(node: DeviceNode, outcome: StartOutcome): Waiting<void> {
+    if (outcome === 'pending') return
+    if (outcome !== 'started') {
+      yield* this.#parts.removal().tearDown(node, outcome)
+      return
+    }
+    const { flags } = yield* this.#parts.identification.capabilities(node)
+    if (node.identity !== null) node.identity = { ...node.identity, capabilities: flags }
+    if (yield* this.queryState(node)) yield* this.enumerate(node)
+  }
+
+  /** QUERY_PNP_DEVICE_STATE. False when the device turned out not to work, and is gone. */
+  *queryState(node: DeviceNode): Waiting<boolean> {
+    const { status, information } = yield* this.#parts.requests.send(
+      node.pdo,
+      PnpMinor.QUERY_PNP_DEVICE_STATE,
+    )
+    node.deviceState = ntSuccess(status) ? information : 0
+    const fatal = FATAL_STATES.find(([bit]) => (node.deviceState & bit) !== 0)
+    if (fatal === undefined) return true
+    yield* this.#parts.removal().surprise(node, fatal[1])
+    return false
+  }
+}

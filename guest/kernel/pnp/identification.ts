@@ -1,0 +1,127 @@
+import type { KernelParts } from '../kernel-parts.ts'
+import { ntSuccess } from '../nt-status.ts'
+import { PoolType, poolTag } from '../pool.ts'
+import type { Waiting } from '../thread.ts'
+import type { WindowsVersion } from '../version.ts'
+import { isDeviceId, isHardwareId, isInstanceId, uniqueInstance } from './device-id.ts'
+import type { DeviceNode } from './device-node.ts'
+import { CapabilityFlag, DEVICE_CAPABILITIES, PNP_BUS_INFORMATION } from './pnp-layout.ts'
+import { BusQueryId, DeviceText, LANGUAGE, PnpMinor } from './pnp-minor.ts'
+import type { PnpRequests } from './pnp-request.ts'
+import { readText, readTextList } from './pool-text.ts'
+import { Problem } from './problem.ts'
+
+const CAPABILITIES_TAG = poolTag('PpCp')
+
+interface Capabilities {
+  readonly flags: number
+  readonly address: number
+}
+
+/** What the PnP manager asks a new PDO before it looks for a driver. */
+export class Identification {
+  readonly #parts: KernelParts
+  readonly #version: WindowsVersion
+  readonly #requests: PnpRequests
+
+  constructor(parts: KernelParts, version: WindowsVersion, requests: PnpRequests) {
+    this.#parts = parts
+    this.#version = version
+    this.#requests = requests
+  }
+
+  /** Fills in the node's identity and path. Answers the problem that keeps it from having one. */
+  *identify(node: DeviceNode): Waiting<Problem | null> {
+    const deviceId = yield* this.#id(node, BusQueryId.DEVICE_ID)
+    const capabilities = yield* this.capabilities(node)
+    const instanceId = yield* this.#id(node, BusQueryId.INSTANCE_ID)
+    const hardwareIds = yield* this.#ids(node, BusQueryId.HARDWARE_IDS)
+    const compatibleIds = yield* this.#ids(node, BusQueryId.COMPATIBLE_IDS)
+    const containerId = this.#version.containerId ? yield* this.#id(node, BusQueryId.CONTAINER_ID) : ''
+    const description = yield* this.#text(node, DeviceText.DESCRIPTION)
+    const location = yield* this.#text(node, DeviceText.LOCATION_INFORMATION)
+    const busType = yield* this.#busType(node)
+    if (deviceId === null || !isDeviceId(deviceId)) return Problem.INVALID_DATA
+    if (instanceId === null || (instanceId !== '' && !isInstanceId(instanceId))) return Problem.INVALID_DATA
+    if (hardwareIds?.every(isHardwareId) !== true) return Problem.INVALID_DATA
+    if (compatibleIds?.every(isHardwareId) !== true) return Problem.INVALID_DATA
+    const globallyUnique = (capabilities.flags & CapabilityFlag.UNIQUE_ID) !== 0 && instanceId !== ''
+    const instance = globallyUnique
+      ? instanceId
+      : uniqueInstance(node.parent?.instancePath ?? '', node.depth, instanceId)
+    node.instancePath = `${deviceId}\\${instance}`
+    node.identity = {
+      deviceId,
+      hardwareIds,
+      compatibleIds,
+      containerId: containerId === '' ? null : containerId,
+      description,
+      location,
+      capabilities: capabilities.flags,
+      address: capabilities.address,
+      busType,
+    }
+    return null
+  }
+
+  /** QUERY_CAPABILITIES; a stack that does not answer has none. */
+  *capabilities(node: DeviceNode): Waiting<Capabilities> {
+    const { pool, hal, memory } = this.#parts
+    const none = { flags: 0, address: 0xffff_ffff }
+    const at = pool.allocate(PoolType.NON_PAGED, DEVICE_CAPABILITIES.$size, CAPABILITIES_TAG, hal.irql)
+    if (at === 0) return none
+    const { window } = memory
+    memory.zero(at, DEVICE_CAPABILITIES.$size)
+    window.putLe16(DEVICE_CAPABILITIES.size, DEVICE_CAPABILITIES.$size, at)
+    window.putLe16(DEVICE_CAPABILITIES.version, 1, at)
+    window.putLe32(DEVICE_CAPABILITIES.address, none.address, at)
+    window.putLe32(DEVICE_CAPABILITIES.uiNumber, 0xffff_ffff, at)
+    const { status } = yield* this.#requests.send(node.pdo, PnpMinor.QUERY_CAPABILITIES, at)
+    const told = {
+      flags: window.le32(DEVICE_CAPABILITIES.flags, at),
+      address: window.le32(DEVICE_CAPABILITIES.address, at),
+    }
+    pool.free(at, hal.irql)
+    return ntSuccess(status) ? told : none
+  }
+
+  /** One ID: '' when the PDO has none, null when what it gave has no end. */
+  *#id(node: DeviceNode, type: BusQueryId): Waiting<string | null> {
+    return yield* this.#read(node, PnpMinor.QUERY_ID, type, 0, (at) => readText(this.#parts, at), '')
+  }
+
+  *#ids(node: DeviceNode, type: BusQueryId): Waiting<string[] | null> {
+    return yield* this.#read(node, PnpMinor.QUERY_ID, type, 0, (at) => readTextList(this.#parts, at), [])
+  }
+
+  *#text(node: DeviceNode, type: DeviceText): Waiting<string | null> {
+    const read = (at: number): string | null => readText(this.#parts, at)
+    return yield* this.#read(node, PnpMinor.QUERY_DEVICE_TEXT, type, LANGUAGE, read, null)
+  }
+
+  *#busType(node: DeviceNode): Waiting<number | null> {
+    const { pool, memory } = this.#parts
+    const read = (at: number): number | null =>
+      pool.lengthOf(at) < PNP_BUS_INFORMATION.$size
+        ? null
+        : memory.window.le32(PNP_BUS_INFORMATION.legacyBusType, at)
+    return yield* this.#read(node, PnpMinor.QUERY_BUS_INFORMATION, 0, 0, read, null)
+  }
+
+  /** A query whose answer is a pool block, which is freed once it is read. `missing`: there was no answer. */
+  *#read<T>(
+    node: DeviceNode,
+    minor: PnpMinor,
+    argument1: number,
+    argument2: number,
+    read: (at: number) => T,
+    missing: T,
+  ): Waiting<T> {
+    const { pool, hal } = this.#parts
+    const { status, information } = yield* this.#requests.send(node.pdo, minor, argument1, argument2)
+    if (!ntSuccess(status) || information === 0) return missing
+    const value = read(information)
+    pool.free(information, hal.irql)
+    return value
+  }
+}
