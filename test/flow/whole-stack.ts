@@ -11,6 +11,7 @@ import type { DiskBackend } from '../../host/disk/backend.ts'
 import { BlkDevice } from '../../host/virtio/blk.ts'
 import { MmioTransport } from '../../host/virtio/mmio.ts'
 import { APICV, type ApicProfile } from '../../hypervisor/apic-profile.ts'
+import { VirtualClock } from '../../hypervisor/clock.ts'
 import { Machine } from '../../hypervisor/machine.ts'
 import { DmaSpace } from '../../protocol/dma.ts'
 import { GuestMemory } from '../../protocol/memory.ts'
@@ -20,6 +21,8 @@ import { ByHand } from '../guest/by-hand.ts'
 import { LINE, REGISTERS } from '../guest/storport-rig.ts'
 
 export interface WholeStackOptions {
+  /** The clock that the backend was opened with, where it needs one. */
+  readonly clock?: VirtualClock
   readonly profile?: ApicProfile
   readonly trace?: Trace
   /** Seed of the preemption points, in the kernel and at every exit. */
@@ -46,6 +49,7 @@ export class WholeStack {
     const random = options.seed === undefined ? null : seededRandom(options.seed)
     this.memory = GuestMemory.ofBytes(16 * 2 ** 20)
     this.machine = new Machine({
+      clock: options.clock ?? new VirtualClock({ trace }),
       profile: options.profile ?? APICV,
       ram: this.memory,
       trace,
