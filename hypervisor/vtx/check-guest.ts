@@ -25,7 +25,6 @@ import {
 import { Field, fieldName } from './field.ts'
 
 const QUALIFICATION_PDPTE = 2
-const QUALIFICATION_NMI = 3
 const QUALIFICATION_LINK_POINTER = 4
 
 const ia32e = (s: EntryState): boolean => s.has(Field.entryControls, EntryControl.IA32E_GUEST)
@@ -260,7 +259,6 @@ export const NON_REGISTER_STATE: CheckGroup = {
     },
     {
       name: 'an injected NMI is not blocked by MOV SS',
-      qualification: QUALIFICATION_NMI,
       holds: (s) => !injects(s, Interruption.NMI) || !blocks(s, Blocking.MOV_SS),
     },
     { name: 'SMIs are not blocked outside SMM', holds: (s) => !blocks(s, Blocking.SMI) },

@@ -170,8 +170,11 @@ export class IdtDelivery implements EventDelivery {
     const isException = ((first >> 8) & 7) === Interruption.HARDWARE_EXCEPTION
     if (((core.vmcs.low(Field.exceptionBitmap) >>> vector) & 1) === 1) raise(core, vector, errorCode)
     else if (isException && (first & 0xff) === DOUBLE_FAULT) this.tripleFault()
-    else if (isException && isContributory(first & 0xff)) raise(core, DOUBLE_FAULT, 0)
-    else raise(core, vector, errorCode)
+    else if (isException && isContributory(first & 0xff)) {
+      /** An exit that a double fault causes does not count as one during delivery (28.2.4). */
+      core.vectoring = 0
+      raise(core, DOUBLE_FAULT, 0)
+    } else raise(core, vector, errorCode)
     return false
   }
 

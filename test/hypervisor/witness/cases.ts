@@ -23,6 +23,7 @@
  */
 import { CONTROL_CASES } from './control-cases.ts'
 import { EPT_CASES } from './ept-cases.ts'
+import { EVENT_CASES } from './event-cases.ts'
 import { EXIT_CASES } from './exit-cases.ts'
 import type { FieldName } from './fields.ts'
 import { GUEST_CASES } from './guest-cases.ts'
@@ -80,9 +81,8 @@ export type Change =
   | { readonly kind: 'virtualApic'; readonly offset: number; readonly value: bigint }
   /** The first 32 bits of the page at `MEMORY.linkVmcs`: a revision identifier, bit 31 the shadow indicator. */
   | { readonly kind: 'linkVmcs'; readonly revision: bigint }
-  /** An event that is pending at the processor when the entry begins: the host runs with IF clear. */
-  | { readonly kind: 'raise'; readonly event: 'external'; readonly vector: number }
-  | { readonly kind: 'raise'; readonly event: 'nmi' }
+  /** An external interrupt that is pending when the entry begins: the host runs with IF clear. */
+  | { readonly kind: 'raise'; readonly vector: number }
 
 export type Enter = 'vmlaunch' | 'vmresume' | 'vmlaunch-after-mov-ss'
 
@@ -119,4 +119,5 @@ export const CASES: readonly WitnessCase[] = [
   ...LAUNCH_CASES,
   ...EXIT_CASES,
   ...EPT_CASES,
+  ...EVENT_CASES,
 ]

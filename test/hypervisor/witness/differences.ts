@@ -46,4 +46,39 @@ export const DIFFERENCES: readonly Difference[] = [
     sdm: '27.3.1.5',
     says: 'under MOV SS blocking with TF clear, the pending single step (bit 14) must be 0',
   },
+  {
+    name: 'REP OUTS of nothing',
+    sdm: 'vol. 2B, REP',
+    says: 'with a count of zero the string instruction is executed zero times, so there is nothing to exit',
+  },
+  {
+    name: 'the page of the guest PML4 is read-only, with accessed and dirty flags',
+    sdm: 'table 28-7',
+    says: 'an access to guest paging structures counts as a write then, and sets both bit 0 and bit 1',
+  },
+  {
+    name: 'a leaf of 2 MiB with address bit 12',
+    sdm: '29.3.3.1',
+    says: 'bits 20:12 of a directory entry that maps a page are reserved: a misconfiguration',
+  },
+  {
+    name: 'an NMI is injected while a virtual NMI blocks',
+    sdm: '27.3.1.5',
+    says: 'with virtual NMIs, blocking by NMI must be 0 if an NMI is injected',
+  },
+  {
+    name: 'a divide error is injected into a halted guest',
+    sdm: '27.3.1.5',
+    says: 'of hardware exceptions only debug exceptions and machine checks may be injected in the HLT state',
+  },
+  {
+    name: 'a pending interrupt with exiting and acknowledgement',
+    sdm: '26.2',
+    says: 'with external-interrupt exiting an interrupt exits whatever RFLAGS.IF is',
+  },
+  {
+    name: 'a pending interrupt with exiting, not acknowledged',
+    sdm: '26.2',
+    says: 'with external-interrupt exiting an interrupt exits whatever RFLAGS.IF is',
+  },
 ]

@@ -76,7 +76,7 @@ next:
 align 8
 order_table:
   dq order_end, order_reset, order_return, order_field, order_memory, order_fill, order_copy
-  dq order_register, order_advance, order_external, order_nmi, order_enter, order_execute
+  dq order_register, order_advance, order_external, order_enter, order_execute
 
 order_end:
   mov al, '.'
@@ -185,19 +185,6 @@ order_external:
   mov dword [APIC + 0x310], 0
   or ebx, 0x44000
   mov [APIC + 0x300], ebx
-  jmp next
-
-; The first NMI is taken and never returned from, which blocks the second until VM entry lifts the block.
-order_nmi:
-  mov byte [nmi_abandons], 1
-  mov dword [APIC + 0x300], 0x44400
-.wait:
-  pause
-  jmp .wait
-nmi_landed:
-  mov byte [nmi_abandons], 0
-  mov rsp, HOST_RSP
-  mov dword [APIC + 0x300], 0x44400
   jmp next
 
 ; rbx: 0 VMLAUNCH, 1 VMRESUME, 2 VMLAUNCH in the shadow of MOV SS
@@ -330,10 +317,9 @@ exited:
   call newline
   jmp next
 
-; Takes whatever interrupts and NMIs a case left behind, so that cases do not meet.
+; Takes whatever interrupts a case left behind, so that cases do not meet.
 drain:
   pop rbx
-  mov byte [nmi_abandons], 0
   mov rax, rsp
   push qword 0x10
   push rax
@@ -375,8 +361,6 @@ took_external:
 
 took_nmi:
   add rsp, 8
-  cmp byte [nmi_abandons], 0
-  jne nmi_landed
   iretq
 
 took_exception:
@@ -450,7 +434,6 @@ put:
 
 digits: db '0123456789abcdef'
 shutdown: db 'Shutdown'
-nmi_abandons: db 0
 data_selector: dw 0x10
 host_idtr:
   dw 0xfff

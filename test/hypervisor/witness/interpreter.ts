@@ -203,8 +203,8 @@ export class Interpreter {
   #memory(what: 'load' | 'store' | 'add', length: number): void {
     const core = this.#core
     const at = core.registers.get(Register.RBX)
-    const access =
-      what === 'load' ? Access.READ : what === 'store' ? Access.WRITE : Access.READ | Access.WRITE
+    /** Whether a read-modify-write sets the bit for reads besides is the processor's choice (table 28-7). */
+    const access = what === 'load' ? Access.READ : Access.WRITE
     if (!this.#access.attempt(at, access)) return
     const { address } = core.translation
     const eax = core.registers.low(Register.RAX)

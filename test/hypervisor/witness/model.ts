@@ -168,11 +168,8 @@ class Bench {
         VIEW.setUint32(MEMORY.linkVmcs, Number(change.revision), true)
         return
       case 'raise':
-        if (change.event === 'nmi') core.setNmi(true)
-        else {
-          this.#vectors.push(change.vector)
-          core.setPin(true)
-        }
+        this.#vectors.push(change.vector)
+        core.setPin(true)
     }
   }
 

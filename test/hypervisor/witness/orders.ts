@@ -16,9 +16,8 @@ const ORDER = {
   register: 7,
   advance: 8,
   external: 9,
-  nmi: 10,
-  enter: 11,
-  execute: 12,
+  enter: 10,
+  execute: 11,
 } as const
 
 const ENTER = { vmlaunch: 0, vmresume: 1, 'vmlaunch-after-mov-ss': 2 } as const
@@ -136,7 +135,7 @@ function changeOrders(change: Change): string[] {
     case 'linkVmcs':
       return [memory(MEMORY.linkVmcs, change.revision, 0xffffffffn)]
     case 'raise':
-      return [change.event === 'nmi' ? order('nmi') : order('external', change.vector)]
+      return [order('external', change.vector)]
   }
 }
 

@@ -139,6 +139,9 @@ const INSTRUCTION_EXITS = new Set([
   64,
 ])
 
+/** RFLAGS.RF is left out: 28.3.3 rules it by event, and neither processor here follows that. */
+const RF = 16
+
 /** SDM vol. 3, 28.2: which exit-information fields hold something. */
 export function reduce(answer: Answer): Outcome {
   if (answer.kind === 'vmfail') return { ...NOTHING, vmfail: answer.error }
@@ -156,18 +159,23 @@ export function reduce(answer: Answer): Outcome {
     exitReason: fields.exitReason,
     qualification: fields.exitQualification,
     instructionLength: hasInstructionLength(reason, fields) ? fields.exitInstructionLength : null,
-    instructionInfo: string ? fields.exitInstructionInfo : null,
+    instructionInfo: string ? stringInfo(fields) : null,
     ...interruption(fields),
     guestPhysicalAddress: ept ? fields.guestPhysicalAddress : null,
     guestLinearAddress: linear ? fields.guestLinearAddress : null,
     guestRip: fields.guestRip,
     guestRsp: fields.guestRsp,
-    guestRflags: fields.guestRflags,
+    guestRflags: fields.guestRflags - (bitOf(fields.guestRflags, RF) ? 2 ** RF : 0),
     guestInterruptibility: fields.guestInterruptibility,
     guestActivity: fields.guestActivity,
     entryInterruptionInfo: fields.entryInterruptionInfo,
     registers,
   }
+}
+
+/** Address size and, for OUTS, the segment; for INS bits 17:15 are undefined (table 28-8). */
+function stringInfo(fields: Readonly<Record<ReportedField, number>>): number {
+  return bitOf(fields.exitQualification, 3) ? fields.exitInstructionInfo % 0x8000 : fields.exitInstructionInfo
 }
 
 function interruption(fields: Readonly<Record<ReportedField, number>>) {
