@@ -102,6 +102,22 @@ export function driverCase(parts: DriverCaseParts): DriverCase {
     level,
     gate,
     run: (subject) =>
-      verdictOf(async () => body((personality = {}) => new DriverScene(subject, personality))),
+      verdictOf(async () => {
+        const scenes: DriverScene[] = []
+        const scene = (personality: Personality = {}) => {
+          const one = new DriverScene(subject, personality)
+          scenes.push(one)
+          return one
+        }
+        let broken: unknown = null
+        try {
+          body(scene)
+        } catch (error) {
+          broken = error
+        }
+        // What went wrong first says more than what came of it.
+        const trouble = scenes.map(({ device }) => device.trouble).find((one) => one !== null) ?? broken
+        if (trouble !== null) throw trouble
+      }),
   }
 }

@@ -75,6 +75,8 @@ export class LiteralBlkDevice implements DriverMachine {
   readonly taken: TakenChain[]
   /** Runs after each logged access. */
   after: ((access: LoggedAccess) => void) | null
+  /** What `after` threw first: kept from the driver, which is in the middle of something. */
+  trouble: unknown
   sectors: number
   generation: number
   readonly #view: DataView
@@ -92,6 +94,7 @@ export class LiteralBlkDevice implements DriverMachine {
     this.log = []
     this.taken = []
     this.after = null
+    this.trouble = null
     this.sectors = personality.sectors ?? 256
     this.generation = 7
     this.#view = new DataView(this.bytes.buffer)
@@ -255,7 +258,11 @@ export class LiteralBlkDevice implements DriverMachine {
 
   #note(access: LoggedAccess): void {
     this.log.push(access)
-    this.after?.(access)
+    try {
+      this.after?.(access)
+    } catch (error) {
+      this.trouble ??= error
+    }
   }
 
   #word(register: number): 0 | 1 | 2 | 3 {
