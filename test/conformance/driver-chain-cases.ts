@@ -118,14 +118,14 @@ export const driverChainCases: readonly DriverCase[] = [
     rule: 'split.chain-length',
     body(scene) {
       for (const queueMax of [4, 8]) {
-        const { device } = scene({ queueMax, features: ['INDIRECT_DESC', 'SEG_MAX'] })
-          .start()
-          .work()
-        for (const { pieces, head } of device.taken) {
-          hold(
-            pieces.length <= device.size,
-            `chain at head ${head} has ${pieces.length} in a queue of ${device.size}`,
-          )
+        for (const features of [['SEG_MAX'], ['INDIRECT_DESC', 'SEG_MAX']] as const) {
+          const { device } = scene({ queueMax, features }).start().work()
+          for (const { pieces, head } of device.taken) {
+            hold(
+              pieces.length <= device.size,
+              `chain at head ${head}: ${pieces.length}, queue: ${device.size}`,
+            )
+          }
         }
       }
     },

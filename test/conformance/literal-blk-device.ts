@@ -208,7 +208,7 @@ export class LiteralBlkDevice implements DriverMachine {
   use(chain: TakenChain, status: number = S_OK): void {
     const writable = chain.pieces.filter(({ flags }) => (flags & WRITE) !== 0)
     const length = writable.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)
-    if (chain.type === T_IN)
+    if (chain.type === T_IN && length <= this.bytes.length)
       for (const { at, lengthBytes } of writable) this.bytes.fill(0x5a, at, at + lengthBytes)
     const last = writable.at(-1)
     if (last !== undefined) this.bytes[last.at + last.lengthBytes - 1] = status
@@ -357,14 +357,13 @@ export class LiteralBlkDevice implements DriverMachine {
         index = 0
         continue
       }
-      hold(piece.at + piece.lengthBytes <= this.bytes.length, `a buffer at ${piece.at} lies outside memory`)
       pieces.push(piece)
       if ((piece.flags & NEXT) === 0) break
       index = this.#view.getUint16(at + 14, true)
     }
     hold(left > 0, `the chain at head ${head} has no end`)
     const header = pieces[0]?.at ?? 0
-    const whole = (pieces[0]?.lengthBytes ?? 0) >= HEADER_BYTES
+    const whole = (pieces[0]?.lengthBytes ?? 0) >= HEADER_BYTES && header + HEADER_BYTES <= this.bytes.length
     return {
       head,
       direct,

@@ -3,19 +3,23 @@ import { describe, expect, it } from 'vitest'
 import type { Fault } from '../faults/fault.ts'
 import { patched } from '../faults/fault.ts'
 import { FAULTS, under } from '../faults/seeded-faults.ts'
+import type * as OurDrivers from '../guest/blk-driver-subjects.ts'
+import { ourBareDriver, ourMiniport } from '../guest/blk-driver-subjects.ts'
+import type * as OurDevice from '../host/blk-device-subject.ts'
 import { deviceCases } from './device-cases.ts'
-import type { DeviceSubject } from './device-subject.ts'
+import { driverCases } from './driver-cases.ts'
 import { resultLine, runRequirement } from './requirement-case.ts'
 
 const faultyDevice = async (fault: Fault) =>
-  (await import(/* @vite-ignore */ `../host/blk-device-subject.ts${under(fault)}`)) as {
-    ourDevice: DeviceSubject
-  }
+  (await import(/* @vite-ignore */ `../host/blk-device-subject.ts${under(fault)}`)) as typeof OurDevice
+
+const faultyDrivers = async (fault: Fault) =>
+  (await import(/* @vite-ignore */ `../guest/blk-driver-subjects.ts${under(fault)}`)) as typeof OurDrivers
 
 describe('a seeded fault', () => {
   it('has an id of its own and a case to be seen by', () => {
     expect(new Set(FAULTS.map(({ id }) => id)).size).toBe(FAULTS.length)
-    const clauses = new Set(deviceCases.map(({ clause }) => clause))
+    const clauses = new Set([...deviceCases, ...driverCases].map(({ clause }) => clause))
     expect(FAULTS.filter(({ clause }) => !clauses.has(clause)).map(({ id }) => id)).toEqual([])
   })
 
@@ -41,6 +45,28 @@ describe('a case over the device, with the fault seeded for it', () => {
       const { ourDevice } = await faultyDevice(fault)
       const result = await runRequirement(one, ourDevice)
       expect(result.verdict.kind, resultLine(result)).toBe('fail')
+    }
+  })
+})
+
+describe('a case over each driver it binds, with the fault seeded for it', () => {
+  it.each(driverCases.map((one) => ({ one, clause: one.clause })))('fails: $clause', async ({ one }) => {
+    const faults = FAULTS.filter(({ clause }) => clause === one.clause)
+    expect(faults.length).toBeGreaterThan(0)
+    for (const fault of faults) {
+      const faulty = await faultyDrivers(fault)
+      let bound = 0
+      for (const [sound, subject] of [
+        [ourBareDriver, faulty.ourBareDriver],
+        [ourMiniport, faulty.ourMiniport],
+      ] as const) {
+        if ((await one.run(sound)).kind === 'inapplicable') continue
+        bound++
+        const result = await runRequirement(one, subject)
+        console.log('SEEN', subject.name, resultLine(result))
+        expect(result.verdict.kind, `${subject.name}: ${resultLine(result)}`).toBe('fail')
+      }
+      expect(bound).toBeGreaterThan(0)
     }
   })
 })

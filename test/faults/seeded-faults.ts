@@ -1,6 +1,7 @@
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { deviceFaults } from './device-faults.ts'
+import { driverFaults } from './driver-faults.ts'
 import type { Fault } from './fault.ts'
 import { patched } from './fault.ts'
 
@@ -8,7 +9,7 @@ const TOP = fileURLToPath(new URL('../..', import.meta.url))
 /** Loaded anew under a fault, with the folders of its patches; everything else is shared with the sound tree. */
 const ALWAYS_ANEW = ['host/virtio', 'guest/virtio', 'test/host', 'test/guest']
 
-export const FAULTS: readonly Fault[] = deviceFaults
+export const FAULTS: readonly Fault[] = [...deviceFaults, ...driverFaults]
 
 const BY_ID: ReadonlyMap<string, Fault> = new Map(FAULTS.map((one) => [one.id, one]))
 
