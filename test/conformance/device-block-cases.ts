@@ -69,7 +69,6 @@ export const deviceBlockCases: readonly DeviceCase[] = [
     disk: 'read-only',
     text: 'A write to a read-only device ends in IOERR',
     observed: 'writes a sector',
-    rule: 'block.read-only',
     body(driver) {
       driver.bringUp()
       holdSame(driver.ask(T_OUT, 3, pattern(1)).status, S_IOERR, 'status of a write to a read-only device')
@@ -82,7 +81,6 @@ export const deviceBlockCases: readonly DeviceCase[] = [
     disk: 'read-only',
     text: 'A write to a read-only device changes nothing',
     observed: 'reads the sector before and after',
-    rule: 'block.read-only',
     body(driver) {
       driver.bringUp()
       const before = driver.ask(T_IN, 3, SECTOR).data
@@ -97,7 +95,6 @@ export const deviceBlockCases: readonly DeviceCase[] = [
     gate: ['WRITE_ZEROES'],
     text: 'Unknown flags of a segment end in UNSUPP',
     observed: 'writes zeroes with each flag above unmap, and looks that nothing was zeroed',
-    rule: 'block.segment-flags',
     body(driver) {
       driver.bringUp()
       const bytes = pattern(2)
@@ -115,7 +112,6 @@ export const deviceBlockCases: readonly DeviceCase[] = [
     gate: ['DISCARD'],
     text: 'A discard with unmap set ends in UNSUPP',
     observed: 'discards a sector with the flag, then without',
-    rule: 'block.segment-flags',
     body(driver) {
       driver.bringUp()
       const flagged = driver.ask(T_DISCARD, 0, segmentBytes(0, 8, 1))

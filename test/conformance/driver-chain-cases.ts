@@ -181,7 +181,6 @@ export const driverChainCases: readonly DriverCase[] = [
     section: 'VIRTIO 1.2 section 3.3.1',
     text: 'Buffers that are out are taken back only once the device is reset',
     observed: 'answers nothing, has the driver let go, and takes five reads of status for the reset',
-    rule: 'device.reset-answer',
     body(scene) {
       const one = scene({ resetLooks: 5 }).start()
       const { device, driver } = one

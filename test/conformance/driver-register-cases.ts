@@ -69,7 +69,6 @@ const RESET_AND_CONFIG: readonly DriverCase[] = [
     text: 'Configuration is read between two equal generations, and again otherwise',
     observed:
       'changes capacity and generation between the halves of the capacity, and looks for another reading',
-    rule: 'device.config-stable',
     body(scene) {
       const one = scene()
       const { device } = one
@@ -109,6 +108,7 @@ const RESET_AND_CONFIG: readonly DriverCase[] = [
   driverCase({
     clause: 'blk.driver.init.4',
     section: 'VIRTIO 1.2 section 5.2.5.1',
+    gate: ['CONFIG_WCE'],
     text: 'writeback is not read before FEATURES_OK',
     observed: 'offers CONFIG_WCE and FLUSH',
     body(scene) {

@@ -1,4 +1,6 @@
 export * from './device-cases.ts'
 export * from './device-subject.ts'
 export * from './disk-backend.ts'
+export * from './driver-cases.ts'
+export * from './driver-subject.ts'
 export * from './requirement-case.ts'

@@ -63,7 +63,6 @@ describe('a case over each driver it binds, with the fault seeded for it', () =>
         if ((await one.run(sound)).kind === 'inapplicable') continue
         bound++
         const result = await runRequirement(one, subject)
-        console.log('SEEN', subject.name, resultLine(result))
         expect(result.verdict.kind, `${subject.name}: ${resultLine(result)}`).toBe('fail')
       }
       expect(bound).toBeGreaterThan(0)

@@ -1,14 +1,12 @@
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { importsOf, readText } from '../source-text.ts'
 import { deviceFaults } from './device-faults.ts'
 import { driverFaults } from './driver-faults.ts'
 import type { Fault } from './fault.ts'
 import { patched } from './fault.ts'
 
 const TOP = fileURLToPath(new URL('../..', import.meta.url))
-/** Loaded anew under a fault, with the folders of its patches; everything else is shared with the sound tree. */
-const ALWAYS_ANEW = ['host/virtio', 'guest/virtio', 'test/host', 'test/guest']
-
 export const FAULTS: readonly Fault[] = [...deviceFaults, ...driverFaults]
 
 const BY_ID: ReadonlyMap<string, Fault> = new Map(FAULTS.map((one) => [one.id, one]))
@@ -27,6 +25,27 @@ function placeOf(id: string): { readonly file: string; readonly under: Fault } |
   return { file: path.relative(TOP, file), under }
 }
 
+/** What a module needs when it runs, by file. */
+const needs = new Map<string, readonly string[]>()
+const TYPES_ONLY = /^(?:import|export) type\s[\s\S]*?from '[^']+'/gm
+
+function needsOf(file: string): readonly string[] {
+  const known = needs.get(file)
+  if (known !== undefined) return known
+  const imports = importsOf({ path: file, text: readText(file).replace(TYPES_ONLY, '') })
+  const found = imports.flatMap(({ target }) => (target === null ? [] : [target]))
+  needs.set(file, found)
+  return found
+}
+
+/** Whether `file` is patched or needs, directly or not, one that is: all else is shared with the sound tree. */
+function touched(file: string, under: Fault, seen = new Set<string>()): boolean {
+  if (under.patches.some((patch) => patch.file === file)) return true
+  if (seen.has(file)) return false
+  seen.add(file)
+  return needsOf(file).some((one) => touched(one, under, seen))
+}
+
 /**
  * A plugin of the test runner: `import('…/subject.ts' + under(fault))` loads that module and what it imports anew,
  * with the fault's patches applied.
@@ -39,10 +58,7 @@ export function seededFaults() {
       const place = importer === undefined || !source.startsWith('.') ? null : placeOf(importer)
       if (place === null) return null
       const target = path.join(path.dirname(place.file), source)
-      const folder = path.dirname(target)
-      const anew =
-        ALWAYS_ANEW.includes(folder) || place.under.patches.some(({ file }) => path.dirname(file) === folder)
-      return anew ? path.join(TOP, target) + under(place.under) : null
+      return touched(target, place.under) ? path.join(TOP, target) + under(place.under) : null
     },
     transform(code: string, id: string): string | null {
       const place = placeOf(id)
