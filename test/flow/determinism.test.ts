@@ -49,7 +49,7 @@ async function traced(seed: number, spec: string): Promise<{ lines: string[]; wr
     }
   })
   lines.push(`end at ${stack.machine.clock.now()}`)
-  expect(stack.violations).toEqual([])
+  expect(stack.disk.violations).toEqual([])
   return { lines, wrong }
 }
 

@@ -83,7 +83,7 @@ describe('one read of 4 KiB', () => {
         )
         expect(read().information).toBe(BYTES)
         expect(user.get(buffer, BYTES)?.every((byte) => byte === 7)).toBe(true)
-        expect(stack.violations).toEqual([])
+        expect(stack.disk.violations).toEqual([])
         expect(stack.machine.bus.unclaimed).toBe(0)
       }
     },
@@ -100,7 +100,7 @@ describe('one read of 4 KiB', () => {
     const { counters } = stack.machine
     const apicAccesses = counters.of(ExitReason.APIC_ACCESS)
     const doorbells: number[] = []
-    const { transport } = stack
+    const { transport } = stack.disk
     const write = transport.write.bind(transport)
     transport.write = (offset, width, value) => {
       if (offset === QUEUE_NOTIFY) doorbells.push(value)

@@ -108,6 +108,7 @@ export class AdapterDevice {
     const started = yield* startAdapter(this.adapter, this.#make, resources)
     if (typeof started === 'number') return this.#complete(irp, started)
     this.#started = started
+    started.services.busChanged = () => kernel.pnp.ioInvalidateDeviceRelations(this.pdo)
     yield* scanAdapter(this.adapter, started.configuration)
     return this.#complete(irp, NtStatus.SUCCESS)
   }

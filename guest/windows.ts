@@ -1,0 +1,51 @@
+import type { VirtioVersion } from '../protocol/virtio/features.ts'
+import { diskDriver } from './class/disk/disk-driver.ts'
+import type { Kernel } from './kernel/kernel.ts'
+import type { NtStatus } from './kernel/nt-status.ts'
+import { ACPI_ROOT, type AcpiNamespace, acpiDriver } from './kernel/pnp/acpi-bus.ts'
+import type { ServiceRegistry } from './kernel/pnp/service-registry.ts'
+import type { Waiting } from './kernel/thread.ts'
+import { storPortDriver } from './port/storport/storport-driver.ts'
+import { blkMiniport } from './virtio/blk-miniport.ts'
+
+/** What is installed: the drivers of this room, and which device gets which. */
+export function installedDrivers(
+  kernel: Kernel,
+  namespace: AcpiNamespace,
+  virtio: VirtioVersion,
+): ServiceRegistry {
+  return {
+    services: [
+      { name: 'ACPI', entry: acpiDriver(kernel, namespace) },
+      { name: 'pvblk', entry: storPortDriver(kernel, blkMiniport(virtio)) },
+      { name: 'disk', entry: diskDriver(kernel) },
+    ],
+    drivers: [
+      {
+        hardwareIds: ['*PNP0C08'],
+        service: 'ACPI',
+        className: 'System',
+        description: 'Microsoft ACPI-Compliant System',
+      },
+      {
+        hardwareIds: ['ACPI\\LNRO0005'],
+        service: 'pvblk',
+        className: 'SCSIAdapter',
+        description: 'Paravane VirtIO block adapter',
+      },
+      { hardwareIds: ['GenDisk'], service: 'disk', className: 'DiskDrive' },
+    ],
+  }
+}
+
+/** Boots: finds the devices of the namespace and starts them. `\\.\PhysicalDrive0` is there afterwards. */
+export function* bootWindows(
+  kernel: Kernel,
+  namespace: AcpiNamespace,
+  virtio: VirtioVersion = '1.3',
+): Waiting<NtStatus> {
+  const registry = installedDrivers(kernel, namespace, virtio)
+  const status = yield* kernel.pnp.boot({ registry, rootDevices: [ACPI_ROOT] })
+  yield* kernel.pnp.settle()
+  return status
+}
