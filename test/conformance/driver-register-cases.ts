@@ -72,10 +72,10 @@ const RESET_AND_CONFIG: readonly DriverCase[] = [
     body(scene) {
       const one = scene()
       const { device } = one
-      let changed = false
+      let changedAt = -1
       device.after = ({ kind, offset }) => {
-        if (changed || kind !== 'read' || offset !== R.config) return
-        changed = true
+        if (changedAt >= 0 || kind !== 'read' || offset !== R.config) return
+        changedAt = device.log.length
         device.sectors = 2 ** 33
         device.generation++
       }
@@ -84,8 +84,10 @@ const RESET_AND_CONFIG: readonly DriverCase[] = [
       const lastRead = log.findLastIndex(({ offset }) => offset >= R.config)
       const after = first(log.slice(lastRead), 'read', R.generation)
       hold(after > 0, 'the generation is not read behind the configuration')
-      const halves = log.filter(({ offset }) => offset === R.config).length
-      hold(halves >= 2, 'the capacity is not read again when the generation has changed')
+      const since = log.slice(changedAt)
+      const again = first(since, 'read', R.config)
+      const goesOn = since.findIndex(({ kind }) => kind === 'write')
+      hold(again >= 0 && again < goesOn, 'the driver goes on with what it read across a change')
       const before = log.slice(
         0,
         log.findLastIndex(({ offset }) => offset === R.config),

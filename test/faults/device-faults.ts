@@ -1,5 +1,5 @@
 import type { Fault } from './fault.ts'
-import { fault } from './fault.ts'
+import { another, fault } from './fault.ts'
 
 const MMIO = 'host/virtio/mmio.ts'
 const STATE = 'host/virtio/mmio-state.ts'
@@ -228,5 +228,46 @@ export const deviceFaults: readonly Fault[] = [
     REQUEST,
     '      default:\n        return UNSUPPORTED',
     "      default:\n        return refused('block.not-negotiated', 0, 0)",
+  ),
+  // Clauses that say more than one thing.
+  another(
+    'queue-ready',
+    fault(
+      'mmio.device.registers.5',
+      MMIO,
+      FRESH,
+      `${FRESH}\n      for (const queue of this.#state.queues) queue.ready = true`,
+    ),
+  ),
+  another(
+    'line',
+    fault('mmio.device.registers.3', MMIO, 'if (this.#state.interruptStatus === 0) this.#line.lower()', ''),
+  ),
+  another(
+    'queue-ready',
+    fault(
+      'mmio.device.registers.12',
+      MMIO,
+      'Object.assign(queue, freshMmioQueue())\n    })',
+      'Object.assign(queue, { ...freshMmioQueue(), ready: true })\n    })',
+    ),
+  ),
+  another(
+    'used-id',
+    fault(
+      'split.device.used-ring.1',
+      RING,
+      'this.#used.putLe32(ELEM_ID, head, base)',
+      'this.#used.putLe32(ELEM_ID, head & 4, base)',
+    ),
+  ),
+  another(
+    'neighbours',
+    fault(
+      'blk.device.operation.9',
+      REQUEST,
+      'lengthBytes: sectors * SECTOR_BYTES,',
+      'lengthBytes: (sectors + 1) * SECTOR_BYTES,',
+    ),
   ),
 ]

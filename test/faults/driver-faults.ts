@@ -1,5 +1,5 @@
 import type { Fault } from './fault.ts'
-import { fault } from './fault.ts'
+import { another, fault } from './fault.ts'
 
 const BLK = 'guest/virtio/blk.ts'
 const GEOMETRY = 'guest/virtio/blk-geometry.ts'
@@ -270,5 +270,45 @@ export const driverFaults: readonly Fault[] = [
     MINIPORT,
     'command.data.writable(gpa(this.#serialAt), BLK_ID_BYTES)',
     'command.data.writable(gpa(this.#serialAt), BLK_ID_BYTES + 4)',
+  ),
+  // Clauses that say more than one thing.
+  {
+    id: 'core.driver.init.1-queue-last',
+    clause: 'core.driver.init.1',
+    patches: [
+      { file: BLK, find: '    this.#makeRing(size, features, geometry)\n', replace: '' },
+      {
+        file: BLK,
+        find: `    this.#enter({ kind: 'ready', features, geometry: within(geometry, size) })\n    started`,
+        replace: `    this.#makeRing(size, features, geometry)\n    this.#enter({ kind: 'ready', features, geometry: within(geometry, size) })\n    started`,
+      },
+    ],
+  },
+  another(
+    'once',
+    fault(
+      'core.driver.config.2',
+      GEOMETRY,
+      'if (transport.configGeneration() === before)',
+      'if (transport.configGeneration() >= before)',
+    ),
+  ),
+  another(
+    'unknown-cause',
+    fault(
+      'mmio.driver.registers.20',
+      MMIO,
+      KNOWN_CAUSES,
+      `${KNOWN_CAUSES}\n    if (causes > 3) this.setStatus(0)`,
+    ),
+  ),
+  another(
+    'magic',
+    fault(
+      'mmio.driver.registers.6',
+      MMIO,
+      IDENTIFIES,
+      'this.#get(Mmio.MagicValue) === 0 || this.#get(Mmio.Version) !== MMIO_VERSION',
+    ),
   ),
 ]

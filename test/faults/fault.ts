@@ -20,6 +20,11 @@ export function fault(clause: string, file: string, find: string, replace: strin
   return { id: clause, clause, patches: [{ file, find, replace }] }
 }
 
+/** Another fault for a clause that says more than one thing. */
+export function another(what: string, one: Fault): Fault {
+  return { ...one, id: `${one.clause}-${what}` }
+}
+
 /** @throws when `find` does not occur exactly once: the source changed, and the fault proves nothing any more. */
 export function patched(text: string, { file, find, replace }: Patch): string {
   const count = text.split(find).length - 1
