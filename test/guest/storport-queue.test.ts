@@ -83,13 +83,37 @@ describe('a unit', () => {
     for (const level of levels['buildIo'] ?? []) expect(level).toBeLessThanOrEqual(Irql.DISPATCH)
   })
 
-  it('tries a busy request again for as long as it takes, as it was asked', () => {
+  it('tries a busy request again while its time lasts, as it was asked', () => {
     const busy: Play = { kind: 'at-once', status: SrbStatus.BUSY }
     const { rig, miniport } = rigged([...Array<Play>(50).fill(busy), { kind: 'at-once', status: 1 }])
     const [sent] = sendAll(rig, 1)
     expect(sent?.status).toBe('SUCCESS')
     expect(miniport.started.length).toBe(51)
     expect(rig.adapter.counts.busyRetries).toBe(50)
+  })
+
+  it('hands up a request that stays busy until its time is over, and takes the next', () => {
+    for (const play of [{ kind: 'at-once', status: SrbStatus.BUSY }, { kind: 'refuse' }] as const) {
+      const { rig, miniport } = rigged([play])
+      const sent: Sent[] = []
+      rig.machine.run(function* () {
+        sent.push(rig.send({ ...named(1), timeoutSeconds: 3 }))
+        yield* rig.kernel.keDelayExecutionThread(2_900_000)
+        expect(sent[0]?.ends).toBe(0)
+        yield* rig.kernel.keDelayExecutionThread(200_000)
+        expect([sent[0]?.ends, sent[0]?.status, sent[0]?.srbStatus]).toEqual([
+          1,
+          'IO_DEVICE_ERROR',
+          SrbStatus.BUSY,
+        ])
+        miniport.script.splice(0, 1, { kind: 'at-once', status: SrbStatus.SUCCESS })
+        sent.push(rig.send(named(2)))
+      })
+      expect(sent.map((one) => [one.ends, one.status])).toEqual([
+        [1, 'IO_DEVICE_ERROR'],
+        [1, 'SUCCESS'],
+      ])
+    }
   })
 
   it('asks for as much each time it tries, whatever the miniport left in the SRB', () => {
@@ -295,6 +319,23 @@ describe('a reset that helped', () => {
       miniport.endLate()
     })
     expect(sent.map((one) => one.ends)).toEqual([1, 1])
+  })
+})
+
+describe('requests sent again when a reset ended them', () => {
+  it('have time of their own before anything more is reset', () => {
+    const { rig, miniport } = rigged([{ kind: 'never' }])
+    const sent: Sent[] = []
+    rig.machine.run(function* () {
+      sent.push(rig.send({ ...named(1), timeoutSeconds: 3 }))
+      while (sent[0]?.ends === 0) yield* rig.kernel.keDelayExecutionThread(1000)
+      // The port's records of the first one and of the reset serve these.
+      for (let i = 2; i < 5; i++) sent.push(rig.send({ ...named(i), timeoutSeconds: 20 }))
+      yield* rig.kernel.keDelayExecutionThread(15_000_000)
+      expect([miniport.resets, sent.map((one) => one.ends)]).toEqual([['unit'], [1, 0, 0, 0]])
+    })
+    expect(miniport.resets).toEqual(['unit', 'unit'])
+    expect(sent.map((one) => one.srbStatus)).toEqual(Array(4).fill(SrbStatus.BUS_RESET))
   })
 })
 

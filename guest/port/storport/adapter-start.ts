@@ -36,7 +36,7 @@ export function* startAdapter(
     return found === 'not-found' ? NtStatus.NO_SUCH_DEVICE : NtStatus.DEVICE_CONFIGURATION_ERROR
   }
   adapter.miniport = miniport
-  adapter.extensionBytes = configuration.srbExtensionBytes
+  adapter.requests.extensionBytes = configuration.srbExtensionBytes
   const interrupt = kernel.ioConnectInterrupt(
     () => {
       adapter.counts.interrupts++

@@ -14,9 +14,10 @@ import type { Miniport } from '../miniport.ts'
 import { SrbFlag, SrbStatus, SrbStatusBit } from '../srb.ts'
 import type { LogicalUnit } from './logical-unit.ts'
 import { freshCounts, type PortCounts } from './port-counts.ts'
-import { PortRequest } from './port-request.ts'
+import type { PortRequest } from './port-request.ts'
 import { portStatus } from './port-status.ts'
 import { RequestBuffer } from './request-buffer.ts'
+import { RequestPool } from './request-pool.ts'
 import { Watchdog } from './watchdog.ts'
 
 const TAG = poolTag('Stor')
@@ -36,18 +37,16 @@ export class Adapter {
   readonly violations: Violation[]
   readonly log: string[]
   readonly buffers: RequestBuffer
+  readonly requests: RequestPool
   readonly #watchdog: Watchdog
   readonly #lock: number
   readonly #dpc: KDpc
   readonly #retryTimer: KTimer
   readonly #retryDpc: KDpc
   readonly #cancelQueued
-  readonly #idle: PortRequest[]
   readonly #completed: PortRequest[]
-  readonly #all: PortRequest[]
   readonly #records: number
   miniport: Miniport | null
-  extensionBytes: number
   /** Requests are turned away: the device is gone, or was given up. */
   gone: boolean
   /** PAUSE: nothing goes out until then. */
@@ -62,11 +61,9 @@ export class Adapter {
     this.violations = []
     this.log = []
     this.buffers = new RequestBuffer(kernel)
-    this.#idle = []
+    this.requests = new RequestPool(kernel)
     this.#completed = []
-    this.#all = []
     this.miniport = null
-    this.extensionBytes = 0
     this.gone = false
     this.pausedUntilUs = 0
     this.#draining = false
@@ -95,10 +92,7 @@ export class Adapter {
     const { kernel } = this
     this.#watchdog.release()
     kernel.keCancelTimer(this.#retryTimer)
-    for (const request of this.#all) {
-      if (request.extension !== 0 && !request.onLoan) kernel.exFreePool(request.extension)
-    }
-    this.#all.length = 0
+    this.requests.release()
     kernel.exFreePool(this.#records)
   }
 
@@ -115,10 +109,9 @@ export class Adapter {
 
   /** Takes a request whose IRP is marked pending already. At DISPATCH level or below. */
   submit(unit: LogicalUnit, irp: Irp): void {
-    const request = this.#take(unit, irp)
+    const request = this.requests.take(unit, irp)
     if (!request.point(this.kernel.parts.memory.guest, gpa(irp.current.srb))) {
-      request.state = 'free'
-      this.#idle.push(request)
+      this.requests.give(request)
       irp.status = NtStatus.INVALID_PARAMETER
       irp.information = 0
       this.kernel.ioCompleteRequest(irp)
@@ -129,30 +122,10 @@ export class Adapter {
 
   /** Takes a request of the port's own, already pointed at its SRB. */
   submitOwn(unit: LogicalUnit, srbAt: number, ended: (request: PortRequest) => void): PortRequest {
-    const request = this.#take(unit, null)
+    const request = this.requests.take(unit, null)
     request.ended = ended
     if (!request.point(this.kernel.parts.memory.guest, gpa(srbAt))) throw new Error('an SRB outside memory')
     this.#enqueue(request)
-    return request
-  }
-
-  #take(unit: LogicalUnit, irp: Irp | null): PortRequest {
-    const request = this.#idle.pop() ?? this.#make()
-    request.irp = irp
-    request.unit = unit
-    request.ended = null
-    request.listMade = false
-    request.onLoan = false
-    return request
-  }
-
-  #make(): PortRequest {
-    const at =
-      this.extensionBytes === 0
-        ? 0
-        : this.kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, this.extensionBytes, TAG)
-    const request = new PortRequest(gpa(at))
-    this.#all.push(request)
     return request
   }
 
@@ -188,12 +161,12 @@ export class Adapter {
   /** The cancel routine of a request that waits; entered with the cancel lock held. */
   #cancelled(irp: Irp): void {
     const { kernel } = this
-    const request = this.#all.find((one) => one.irp === irp && one.state === 'queued')
+    const request = this.requests.queuedOf(irp)
     const waiting = request?.unit?.remove(request) === true
     kernel.ioReleaseCancelSpinLock(irp.cancelIrql)
     if (request === undefined || !waiting) return
     request.srbStatus = SrbStatus.ABORTED
-    this.#recycle(request)
+    this.requests.give(request)
     irp.status = NtStatus.CANCELLED
     irp.information = 0
     kernel.ioCompleteRequest(irp)
@@ -243,6 +216,7 @@ export class Adapter {
     const seconds = request.timeOutValue === 0 ? DEFAULT_TIMEOUT_SECONDS : request.timeOutValue
     request.state = 'out'
     request.deadlineUs = kernel.keQueryTimeUs() + seconds * 1_000_000
+    if (request.busyUntilUs === 0) request.busyUntilUs = request.deadlineUs
     request.srbExtension = request.extension
     unit.out.add(request)
     this.#watchdog.watch()
@@ -260,7 +234,7 @@ export class Adapter {
     if (!started && request.state === 'out') this.#tryLater(unit, request)
   }
 
-  /** Not taken, or busy: the same request again, as it was. */
+  /** Not taken, or busy: the same request again, as it was, while its time lasts. */
   #tryLater(unit: LogicalUnit, request: PortRequest): void {
     unit.out.delete(request)
     this.counts.busyRetries++
@@ -268,10 +242,16 @@ export class Adapter {
       this.#turnAway(request, SrbStatus.NO_DEVICE)
       return
     }
+    const now = this.kernel.keQueryTimeUs()
+    if (!(now < request.busyUntilUs)) {
+      // A device that never has room would keep it for ever: whoever sent it hears how things are.
+      this.#turnAway(request, SrbStatus.BUSY)
+      return
+    }
     request.state = 'queued'
     request.dataTransferLength = request.askedBytes
     request.srbStatus = SrbStatus.PENDING
-    unit.heldUntilUs = this.kernel.keQueryTimeUs() + BUSY_RETRY_US
+    unit.heldUntilUs = now + BUSY_RETRY_US
     unit.prepend(request)
     if (request.irp !== null) this.#makeCancellable(request, request.irp)
     this.#armRetry()
@@ -386,22 +366,13 @@ export class Adapter {
     if (irp === null) {
       request.state = 'free'
       ended?.(request)
-      this.#recycle(request)
+      this.requests.give(request)
       return
     }
-    this.#recycle(request)
+    this.requests.give(request)
     irp.status = status
     irp.information = information
     this.kernel.ioCompleteRequest(irp)
-  }
-
-  /** An extension the device may still write goes with the request that had it. */
-  #recycle(request: PortRequest): void {
-    request.irp = null
-    request.unit = null
-    request.ended = null
-    request.state = 'free'
-    if (!request.onLoan) this.#idle.push(request)
   }
 
   // Trouble.

@@ -23,6 +23,8 @@ export class PortRequest extends Srb {
   ended: ((request: PortRequest) => void) | null
   /** Virtual time at which it is out of time. */
   deadlineUs: number
+  /** From its first start on it is tried while it is busy, until then; 0 before that. */
+  busyUntilUs: number
   /** The port's memory that goes with it, for the miniport. */
   readonly extension: Gpa
   /** The buffer's pages; kept while the address is the same. */
@@ -43,6 +45,7 @@ export class PortRequest extends Srb {
     this.unit = null
     this.ended = null
     this.deadlineUs = 0
+    this.busyUntilUs = 0
     this.extension = extension
     this.mdl = null
     this.list = { count: 0, addresses: [], lengths: [] }

@@ -20,8 +20,11 @@ interface Escalation {
   step: number
   /** The next step is due then, if anything that was out of time still is out. */
   dueUs: number
-  /** What was out when it began: requests that went out since have time of their own. */
-  readonly late: Set<PortRequest>
+  /**
+   * What was out of time when it began, with the deadline it had: requests that went out since have time of
+   * their own, also where the port's record of an earlier one serves again.
+   */
+  readonly late: Map<PortRequest, number>
 }
 
 /**
@@ -74,7 +77,9 @@ export class Watchdog {
     const now = this.#adapter.kernel.keQueryTimeUs()
     const running = this.#escalations.get(unit)
     if (running !== undefined) {
-      for (const request of running.late) if (!unit.out.has(request)) running.late.delete(request)
+      for (const [request, deadlineUs] of running.late) {
+        if (!unit.out.has(request) || request.deadlineUs !== deadlineUs) running.late.delete(request)
+      }
       if (running.late.size === 0) this.#escalations.delete(unit)
       else if (now >= running.dueUs) this.#escalate(unit, running, now)
       return
@@ -82,7 +87,11 @@ export class Watchdog {
     const late = [...unit.out].filter((request) => now >= request.deadlineUs)
     if (late.length === 0) return
     this.#adapter.counts.timeouts += late.length
-    const escalation: Escalation = { step: -1, dueUs: 0, late: new Set(late) }
+    const escalation: Escalation = {
+      step: -1,
+      dueUs: 0,
+      late: new Map(late.map((one) => [one, one.deadlineUs])),
+    }
     this.#escalations.set(unit, escalation)
     this.#escalate(unit, escalation, now)
   }
