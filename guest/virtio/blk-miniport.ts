@@ -162,7 +162,7 @@ export class BlkMiniport implements Miniport, CommandOwner {
     command.srb = null
     this.#idle.push(command)
     if (purpose === 'identify') {
-      this.#identifiedBy(end)
+      this.#identifiedBy(end, writtenBytes)
       return
     }
     if (srb === null) throw new Error('a request ended that no SRB asked for')
@@ -364,22 +364,24 @@ export class BlkMiniport implements Miniport, CommandOwner {
     if (!this.#hardware.submit(command)) throw new Error('an empty ring has no room')
   }
 
-  #identifiedBy(end: BlkEnd): void {
+  #identifiedBy(end: BlkEnd, writtenBytes: number): void {
     if (end.kind === 'status') {
       this.#identified = true
-      if (end.status === BlkStatus.OK) this.#serial = this.#readSerial()
+      if (end.status === BlkStatus.OK) this.#serial = this.#readSerial(Math.min(writtenBytes, BLK_ID_BYTES))
       this.#target.facts = this.#factsOf()
     }
   }
 
-  /** Printable ASCII alone: what the device says goes into names that people and programs read. */
-  #readSerial(): string {
+  /** What the device says it wrote, and printable ASCII alone: what the device says goes into names that people and programs read. */
+  #readSerial(writtenBytes: number): string {
     const window = this.#services.memory.window(gpa(this.#serialAt), BLK_ID_BYTES, 1)
     if (window === null) throw new Error('memory of our own cannot be had')
     const bytes = new Uint8Array(BLK_ID_BYTES)
     window.copyOut(0, bytes)
     const end = bytes.indexOf(0)
-    const text = String.fromCharCode(...bytes.subarray(0, end < 0 ? BLK_ID_BYTES : end))
+    const text = String.fromCharCode(
+      ...bytes.subarray(0, end < 0 ? writtenBytes : Math.min(end, writtenBytes)),
+    )
     return text.replace(/[^\x21-\x7e]/g, '').slice(0, BLK_ID_BYTES)
   }
 
