@@ -179,14 +179,11 @@ export class EventInjection {
     const highest = apic.page.requested.highest()
     this.#requested = highest !== NO_VECTOR
     const due = this.#requested ? apic.deliverable() : NO_VECTOR
-    let waits = due !== NO_VECTOR
-    if (waits && free && this.#interruptible) {
-      this.#inject(INFO_VALID + apic.acknowledge(), false)
-      // One event an entry; for the next one the guest has to come back.
-      waits = apic.deliverable() !== NO_VECTOR
-    }
+    const injects = due !== NO_VECTOR && free && this.#interruptible
+    // What is left is of its class or lower, and waits for its EOI anyway: no window.
+    if (injects) this.#inject(INFO_VALID + apic.acknowledge(), false)
     if (profile.tprShadow) this.#updateThreshold()
-    return waits
+    return due !== NO_VECTOR && !injects
   }
 
   /** The task priority below which an interrupt that it holds back could be delivered (26.1.3, exit 43). */

@@ -23,7 +23,7 @@ describe.each(PROFILES)('events on a processor of profile $name', (profile) => {
         const program = scriptMachine(profile, script)
         expect(finish(program)).toEqual(new EventModel().run(script))
       }),
-      { numRuns: 250 },
+      { numRuns: 120 },
     )
   })
 })

@@ -139,6 +139,50 @@ describe.each(PROFILES)('a machine of profile $name', (profile) => {
     expect(order).toContain('served')
   })
 
+  it('does not sleep through an interrupt that comes between the decision to sleep and HLT', () => {
+    const { machine } = rig({ profile })
+    let served = 0
+    let runs = 0
+    machine.start({
+      run(guest) {
+        if (runs++ === 0) {
+          guest.setVector(VECTOR, () => {
+            served++
+            guest.endOfInterrupt()
+          })
+          guest.routeLine(LINE, VECTOR, 'edge')
+          machine.line(LINE).raise()
+          guest.sti()
+        }
+        guest.halt()
+      },
+    })
+    machine.drain()
+    expect([served, runs]).toEqual([1, 2])
+    // What was to make the running guest exit is over once it has.
+    expect(machine.counters.of(ExitReason.EXTERNAL_INTERRUPT)).toBeLessThanOrEqual(1)
+    expect(machine.counters.of(ExitReason.HLT)).toBe(2)
+  })
+
+  it('is made to exit once for what comes while it runs, and not again for having halted', () => {
+    const { machine } = rig({ profile })
+    let runs = 0
+    machine.start({
+      run(guest) {
+        if (runs++ === 0) {
+          guest.sti()
+          guest.boundary()
+          machine.raiseNmi()
+        }
+        guest.setVector(2, () => {})
+        guest.halt()
+      },
+    })
+    machine.drain()
+    expect(runs).toBe(2)
+    expect(machine.counters.of(ExitReason.EXTERNAL_INTERRUPT)).toBe(0)
+  })
+
   it('fires the timer of the processor at its time, and not once it is disarmed', () => {
     const { machine } = rig({ profile })
     const times: number[] = []
