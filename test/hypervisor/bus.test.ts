@@ -16,7 +16,7 @@ const acts: fc.Arbitrary<readonly Act[]> = fc.array(
     fc.record({
       kind: fc.constant('map' as const),
       at: fc.integer({ min: -2, max: 66 }),
-      length: fc.nat(20),
+      length: fc.nat(6),
     }),
     fc.record({ kind: fc.constant('unmap' as const), which: fc.nat(20) }),
     {
