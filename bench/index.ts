@@ -10,6 +10,7 @@ export {
   VERIFY_MODES,
   type VerifyMode,
 } from './description.ts'
+export { type DeviceTreeDescription, type DeviceTreeReport, deviceTree } from './device-tree.ts'
 export { DiskAccess, DiskRequestFailed } from './disk-access.ts'
 export type { Progress } from './disk-run.ts'
 export { BareGuest, GuestMemoryExhausted } from './guest.ts'
@@ -20,3 +21,4 @@ export { RegisterCounter, type RegisterCounts } from './register-counter.ts'
 export type { BenchReport, DiskReport, DiskTiming, Timing, ViolationReport } from './report.ts'
 export { type TraceHeader, TraceLines } from './trace-lines.ts'
 export { VERSION } from './version.ts'
+export { type MachineDisk, WindowsMachine, type WindowsMachineOptions } from './windows-machine.ts'

@@ -11,6 +11,7 @@ Examples:
   paravane run --disk 'file:disk.img | delay:ms=2'    the same, slower
   paravane run --disk module:./mine.ts,sectors=4096   a backend of your own
   paravane run --seed 7 --json --trace run.jsonl      the same run every time, for programs
+  paravane devices --windows xp --verbose             the guest's device tree
   paravane backends                                   every kind of disk, with a spec to paste
 
 Exit codes: 0 verified, 1 violation or wrong data, 2 bad input, 70 a mistake of Paravane's own.`
@@ -39,6 +40,20 @@ function makeProgram(ended: (code: number) => void): Command {
     .allowExcessArguments(false)
     .action(async (options) => {
       ended(await (await import('./run.ts')).run(options))
+    })
+  program
+    .command('devices')
+    .description('boot the Windows guest and print the device tree that Plug and Play found')
+    .option('-d, --disk <spec>', 'a disk, any number of times (default: memory)', collect)
+    .option('--windows <version>', 'xp, vista or 7 (default: 7)')
+    .option('--profile <name>', 'processor: 2006, 2010 or apicv (default: apicv)')
+    .option('-s, --seed <number>', 'of the disks that draw at random (default: 0)')
+    .option('--verbose', 'identifiers, driver stacks and resources too')
+    .option('--json', 'print one JSON document and nothing else')
+    .addHelpText('after', '\nExample:\n  paravane devices --disk file:disk.img --windows xp --verbose')
+    .allowExcessArguments(false)
+    .action(async (options) => {
+      ended(await (await import('./devices.ts')).devices(options))
     })
   program
     .command('backends')

@@ -1,0 +1,59 @@
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { deviceTree } from '../../bench/device-tree.ts'
+import type { DeviceView } from '../../guest/kernel/pnp/device-view.ts'
+import { escapePath } from '../host/disk-subjects.ts'
+
+const PLAIN = { seed: 1, disks: ['memory:size=1M'], windows: '7', profile: 'apicv' }
+
+function names(devices: readonly DeviceView[], depth = 0): string[] {
+  return devices.flatMap((one) => [`${'  '.repeat(depth)}${one.name}`, ...names(one.children, depth + 1)])
+}
+
+describe('the device tree of a bench', () => {
+  it.each(
+    ['xp', 'vista', '7'].flatMap((windows) =>
+      ['2006', '2010', 'apicv'].map((profile) => ({ windows, profile })),
+    ),
+  )('is found and works on Windows $windows, profile $profile', async (change) => {
+    const report = await deviceTree({ ...PLAIN, ...change })
+    expect(report.working).toBe(true)
+    expect(report.guest).toEqual(change)
+    expect(names(report.devices)).toEqual([
+      'Microsoft ACPI-Compliant System',
+      '  Paravane VirtIO block adapter',
+      '    Paravane VirtIO Disk SCSI Disk Device',
+    ])
+  })
+
+  it('has a branch for each disk, whatever stands behind it, and leaves an image as it was', async () => {
+    const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'paravane-tree-'))
+    try {
+      const image = path.join(directory, 'disk.img')
+      fs.writeFileSync(image, new Uint8Array(2 ** 20).fill(3))
+      const before = fs.statSync(image).mtimeMs
+      const spec = escapePath(image)
+      const disks = ['memory', `file:${spec}`, `file-async:${spec}`, 'memory | delay:ms=3 | overlay']
+      const report = await deviceTree({ ...PLAIN, disks })
+      expect(report.working).toBe(true)
+      expect(report.devices[0]?.children.map((adapter) => adapter.children[0]?.driver)).toEqual(
+        disks.map(() => 'disk'),
+      )
+      expect(fs.statSync(image).mtimeMs).toBe(before)
+      expect(fs.readFileSync(image).every((byte) => byte === 3)).toBe(true)
+    } finally {
+      fs.rmSync(directory, { recursive: true, force: true })
+    }
+  })
+
+  it.each([
+    [{ windows: '95' }, 'Windows "95" is not served: xp, vista, 7 are'],
+    [{ profile: 'z80' }, 'no processor profile "z80": there are 2006, 2010, apicv'],
+    [{ disks: ['memory', 'nothing'] }, 'disk1: '],
+    [{ disks: Array<string>(17).fill('memory:size=1M') }, 'a machine has 16 disks at most'],
+  ])('is refused in one line: %o', async (change, line) => {
+    await expect(deviceTree({ ...PLAIN, ...change })).rejects.toThrow(line)
+  })
+})
