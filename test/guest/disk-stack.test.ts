@@ -3,18 +3,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { diskDriver } from '../../guest/class/disk/disk-driver.ts'
-import type { DriverObject } from '../../guest/kernel/driver-object.ts'
-import { Major } from '../../guest/kernel/io-layout.ts'
 import { ntStatusName } from '../../guest/kernel/nt-status.ts'
-import { settled, type Waiting } from '../../guest/kernel/thread.ts'
-import { User, UserFile } from '../../guest/user.ts'
-import { blkMiniport } from '../../guest/virtio/blk-miniport.ts'
+import type { Waiting } from '../../guest/kernel/thread.ts'
+import type { UserFile } from '../../guest/user.ts'
 import type { DiskBackend, DiskIo } from '../../host/disk/backend.ts'
 import { opened } from '../host/disk-subjects.ts'
 import { HeldDisk } from '../host/held-disk.ts'
 import { blkOn } from './blk-on-machine.ts'
-import { StorportRig } from './storport-rig.ts'
+import { CLEAN, WholeStack } from './whole-stack.ts'
 
 const SECTORS = 512
 const BYTES = SECTORS * 512
@@ -32,87 +28,6 @@ function image(): string {
   truncateSync(path, BYTES)
   return path
 }
-
-/** The whole stack: application, class driver, port, miniport, ring, device, backend. */
-class Stack {
-  readonly rig: StorportRig
-  readonly user: User
-
-  constructor(seed: number | undefined) {
-    this.rig = new StorportRig(seed === undefined ? {} : { seed })
-    this.user = new User(this.rig.kernel)
-  }
-
-  *start(): Waiting<void> {
-    const { rig } = this
-    const { kernel } = rig
-    yield* rig.start(blkMiniport('1.3'))
-    const driver = yield* kernel.ioLoadDriver('disk', diskDriver(kernel))
-    if (typeof driver === 'number') throw new Error('not loaded')
-    yield* settled(kernel.call(driver.addDevice)(driver as DriverObject, rig.pdo))
-    const status = yield* this.pnp(0)
-    if (status !== 'SUCCESS') throw new Error(`START: ${status}`)
-  }
-
-  *pnp(minor: number): Waiting<string> {
-    const { kernel, pdo } = this.rig
-    const top = kernel.ioGetAttachedDevice(pdo)
-    const irp = kernel.ioAllocateIrp(top.stackSize)
-    if (irp === null) throw new Error('no request')
-    irp.next.major = Major.PNP
-    irp.next.minor = minor
-    let ended = false
-    kernel.ioSetCompletionRoutine(
-      irp,
-      kernel.routine(() => {
-        ended = true
-        return 0xc0000016 as never
-      }),
-    )
-    yield* settled(kernel.ioCallDriver(top, irp))
-    while (!ended) yield* kernel.keDelayExecutionThread(1000)
-    const { status } = irp
-    kernel.ioFreeIrp(irp)
-    return ntStatusName(status)
-  }
-
-  *open(overlapped = false, writeThrough = false): Waiting<UserFile> {
-    const file = yield* this.user.open('\\\\.\\PhysicalDrive0', { overlapped, writeThrough })
-    if (!(file instanceof UserFile)) throw new Error(ntStatusName(file))
-    return file
-  }
-
-  /** Runs a body to its end, also over backends whose answers come from outside. */
-  async run(body: () => Waiting<unknown>): Promise<void> {
-    const { machine, kernel } = this.rig
-    let done = false
-    kernel.psCreateSystemThread(function* () {
-      yield* body()
-      done = true
-    })
-    machine.wake()
-    while (!done) {
-      machine.drain()
-      if (kernel.bugCheck !== null) throw kernel.bugCheck
-      if (!done) await new Promise((resolve) => setImmediate(resolve))
-    }
-  }
-
-  finish(): Record<string, number> {
-    const { parts } = this.rig.kernel
-    this.user.release()
-    parts.irps.trim()
-    return {
-      locked: parts.frames.lockedCount,
-      irps: parts.irps.liveCount,
-      files: parts.files.count,
-      handles: this.rig.kernel.nt.handles.count,
-      buffers: parts.space.userBufferCount,
-    }
-  }
-}
-
-const CLEAN = { locked: 0, irps: 0, files: 0, handles: 0, buffers: 0 }
 
 const operation = fc.record({
   lba: fc.nat(SECTORS + 4),
@@ -138,7 +53,7 @@ describe('an application’s disk', () => {
           fc.option(fc.nat(1000), { nil: undefined }),
           fc.boolean(),
           async (operations, seed, overlapped) => {
-            const stack = new Stack(seed)
+            const stack = new WholeStack(seed)
             const { rig, user } = stack
             const backend = await opened(spec(), rig.machine.clock)
             const { violations } = blkOn(rig.machine, backend)
@@ -199,9 +114,9 @@ class SometimesHeldDisk extends HeldDisk {
 describe('a disk whose device does not answer', () => {
   const over = async (
     backend: DiskBackend,
-    body: (stack: Stack, file: UserFile, buffer: number) => Waiting<unknown>,
-  ): Promise<Stack> => {
-    const stack = new Stack(undefined)
+    body: (stack: WholeStack, file: UserFile, buffer: number) => Waiting<unknown>,
+  ): Promise<WholeStack> => {
+    const stack = new WholeStack(undefined)
     blkOn(stack.rig.machine, backend)
     await stack.run(function* () {
       yield* stack.start()
