@@ -1,32 +1,23 @@
-import type { DeviceObject } from '../../kernel/device-object.ts'
-import type { KEvent } from '../../kernel/dispatcher-object.ts'
-import { StackControl } from '../../kernel/io-layout.ts'
 import type { Irp } from '../../kernel/irp.ts'
-import { KEVENT } from '../../kernel/layout.ts'
 import { NtStatus, ntSuccess } from '../../kernel/nt-status.ts'
-import { PoolType, poolTag } from '../../kernel/pool.ts'
+import { PnpMinor } from '../../kernel/pnp/pnp-minor.ts'
 import { settled, type Waiting } from '../../kernel/thread.ts'
 import type { Disk } from './disk.ts'
 import { releaseDisk, startDisk } from './disk-start.ts'
 import { retirePartitions } from './partition-device.ts'
 
-const TAG = poolTag('ScPn')
-
-/** IRP_MN_* of IRP_MJ_PNP that a disk looks at. */
-const Minor = { START: 0, REMOVE: 2, STOP: 4, SURPRISE_REMOVAL: 0x17 } as const
-
 /** IRP_MJ_PNP at a disk's FDO. */
 export function plugAndPlay(disk: Disk, irp: Irp): NtStatus | Waiting {
   switch (irp.current.minor) {
-    case Minor.START:
+    case PnpMinor.START_DEVICE:
       return start(disk, irp)
-    case Minor.STOP:
+    case PnpMinor.STOP_DEVICE:
       disk.state = 'stopped'
       return agree(disk, irp)
-    case Minor.SURPRISE_REMOVAL:
+    case PnpMinor.SURPRISE_REMOVAL:
       disk.vanish()
       return agree(disk, irp)
-    case Minor.REMOVE:
+    case PnpMinor.REMOVE_DEVICE:
       return remove(disk, irp)
     default:
       disk.kernel.ioSkipCurrentIrpStackLocation(irp)
@@ -43,7 +34,7 @@ function agree(disk: Disk, irp: Irp): NtStatus | Waiting {
 
 /** The drivers below start first. */
 function* start(disk: Disk, irp: Irp): Waiting {
-  const below = yield* forwardAndWait(disk, irp)
+  const below = yield* disk.kernel.ioForwardIrpSynchronously(disk.lower, irp)
   if (!ntSuccess(below)) return disk.complete(irp, below)
   return disk.complete(irp, yield* startDisk(disk))
 }
@@ -65,25 +56,4 @@ function* remove(disk: Disk, irp: Irp): Waiting {
   disk.free()
   kernel.ioDeleteDevice(disk.fdo)
   return status
-}
-
-/** Sends the request on and takes it back once the drivers below are done (IoForwardIrpSynchronously). */
-function* forwardAndWait(disk: Disk, irp: Irp): Waiting {
-  const { kernel, lower } = disk
-  const room = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, KEVENT.$size, TAG)
-  if (room === 0) return NtStatus.INSUFFICIENT_RESOURCES
-  const event: KEvent = kernel.keInitializeEvent(room, true, false)
-  kernel.ioCopyCurrentIrpStackLocationToNext(irp)
-  const back = kernel.routine((_device: DeviceObject | null, _irp: Irp, context: number): NtStatus => {
-    kernel.keSetEvent(kernel.parts.contexts.get<KEvent>(context))
-    return NtStatus.MORE_PROCESSING_REQUIRED
-  })
-  const context = kernel.parts.contexts.hold(event)
-  const always = StackControl.INVOKE_ON_SUCCESS | StackControl.INVOKE_ON_ERROR | StackControl.INVOKE_ON_CANCEL
-  kernel.ioSetCompletionRoutine(irp, back, context, always)
-  yield* settled(kernel.ioCallDriver(lower, irp))
-  yield* kernel.keWaitForSingleObject(event)
-  kernel.parts.contexts.release(context)
-  kernel.exFreePool(room)
-  return irp.status
 }
