@@ -155,7 +155,7 @@ export class DeviceTable {
     return at
   }
 
-  /** IoDeleteDevice: the memory stays while somebody refers to the device. Answers whether it is gone. */
+  /** IoDeleteDevice: the memory stays while somebody refers to the device or is attached to it. Answers whether it is gone. */
   deleteDevice(device: DeviceObject): boolean {
     device.deleted = true
     if (device.name !== null) this.#names.remove(device.name)
@@ -192,7 +192,8 @@ export class DeviceTable {
   }
 
   #collect(device: DeviceObject): boolean {
-    if (device.referenceCount > 0) return false
+    // Who stands on it detaches after its own request has come back from below.
+    if (device.referenceCount > 0 || device.attachedDevice !== 0) return false
     // Its bus driver reported it without taking a reference for it.
     if (device.deviceNode !== 0) keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, 5, device.at)
     this.#devices.delete(device.at)
@@ -220,6 +221,7 @@ export class DeviceTable {
     const above = this.deviceOrNull(target.attachedDevice)
     target.attachedDevice = 0
     if (above !== null) above.attachedTo = 0
+    if (target.deleted) this.#collect(target)
   }
 
   /** The top of the stack (IoGetAttachedDevice). */

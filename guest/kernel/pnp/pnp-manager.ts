@@ -162,6 +162,9 @@ export class PnpManager {
     const node = this.#find(instancePath)
     if (node === null || node === this.#root) return 'no-such-device'
     yield* this.#enumeration.startEnded(node)
+    const held = node.subtree().find((one) => (one.deviceState & PnpDeviceState.NOT_DISABLEABLE) !== 0)
+    if (held !== undefined)
+      return { instancePath: held.instancePath, reason: 'not-disableable', status: null }
     if (node.state === 'started') return yield* this.#removal.orderly(node, { problem })
     if (node.state !== 'identified') return 'not-started'
     if (node.problem !== Problem.DRIVER_FAILED_PRIOR_UNLOAD) node.problem = problem
@@ -238,7 +241,10 @@ export class PnpManager {
 
   #find(instancePath: string): DeviceNode | null {
     const path = instancePath.toUpperCase()
-    const found = this.#root?.subtree().find((node) => node.instancePath.toUpperCase() === path)
+    // One that is gone and only waits for its handles is not found, its successor is.
+    const found = this.#root
+      ?.subtree()
+      .find((node) => node.state !== 'surprise-removed' && node.instancePath.toUpperCase() === path)
     return found ?? null
   }
 }

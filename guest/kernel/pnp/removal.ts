@@ -4,7 +4,7 @@ import type { Waiting } from '../thread.ts'
 import type { DeviceNode } from './device-node.ts'
 import { mayBeSurprised } from './node-state.ts'
 import type { NodeTable } from './node-table.ts'
-import { DeviceRelation, PnpDeviceState, PnpMinor } from './pnp-minor.ts'
+import { DeviceRelation, PnpMinor } from './pnp-minor.ts'
 import type { PnpRequests } from './pnp-request.ts'
 import { Problem } from './problem.ts'
 import type { ResourceAssignment } from './resource-assignment.ts'
@@ -121,10 +121,6 @@ export class Removal {
     let veto: Veto | null = null
     for (const node of nodes) {
       if (node.state !== 'started') continue
-      if ((node.deviceState & PnpDeviceState.NOT_DISABLEABLE) !== 0) {
-        veto = { instancePath: node.instancePath, reason: 'not-disableable', status: null }
-        break
-      }
       asked.push(node)
       const { status } = yield* requests.send(node.pdo, PnpMinor.QUERY_REMOVE_DEVICE)
       if (!ntSuccess(status)) {

@@ -1,0 +1,206 @@
+import { describe, expect, it } from 'vitest'
+import { NtStatus } from '../../guest/kernel/nt-status.ts'
+import { allocateRelations } from '../../guest/kernel/pnp/device-relations.ts'
+import { CapabilityFlag } from '../../guest/kernel/pnp/pnp-layout.ts'
+import { DeviceRelation, PnpDeviceState, PnpMinor } from '../../guest/kernel/pnp/pnp-minor.ts'
+import { booted, invalidateState, stateful } from './pnp-layers.ts'
+import type { LayerSpec } from './scripted-drivers.ts'
+
+describe('a device that says how it is', () => {
+  it('is taken down with a problem when it does not work', () => {
+    for (const [bits, problem] of [
+      [PnpDeviceState.FAILED, 43],
+      [PnpDeviceState.REMOVED, 24],
+      [PnpDeviceState.DISABLED, 29],
+    ] as const) {
+      for (const late of [false, true]) {
+        const state = stateful()
+        if (!late) state.bits = bits
+        const rig = booted([{ id: 'a', upper: [state.spec], children: [{ id: 'x' }] }])
+        if (late) {
+          expect(rig.shown()).toEqual(['r working', '  a working', '    x working'])
+          rig.sequence()
+          state.bits = bits
+          invalidateState(rig, 'a')
+          expect(rig.sequence().filter((one) => one.includes('function'))).toEqual([
+            'x function SURPRISE_REMOVAL',
+            'a function SURPRISE_REMOVAL',
+            'x function REMOVE_DEVICE',
+            'a function REMOVE_DEVICE',
+          ])
+        }
+        expect(rig.shown()).toEqual(['r working', `  a problem ${problem}`])
+        rig.end()
+      }
+    }
+  })
+
+  it('is hidden, or cannot be disabled, when it says so', () => {
+    const state = stateful()
+    const rig = booted([{ id: 'a', children: [{ id: 'x', upper: [state.spec] }] }])
+    state.bits = PnpDeviceState.DONT_DISPLAY_IN_UI | PnpDeviceState.NOT_DISABLEABLE
+    invalidateState(rig, 'x')
+    expect(rig.kernel.pnp.tree()?.children[0]?.children[0]?.children[0]).toMatchObject({
+      hidden: true,
+      status: 'working',
+    })
+    rig.sequence()
+    for (const id of ['a', 'x']) {
+      expect(rig.machine.run(() => rig.kernel.pnp.disableDevice(rig.path(id)))).toMatchObject({
+        instancePath: rig.path('x'),
+        reason: 'not-disableable',
+      })
+    }
+    expect(rig.sequence()).toEqual([])
+    rig.end()
+  })
+})
+
+describe('removal', () => {
+  it('refused in the middle of a stack is cancelled for all who had agreed, parents first', () => {
+    const rig = booted([{ id: 'a', lower: [{ refuses: ['remove'] }], children: [{ id: 'x' }, { id: 'y' }] }])
+    rig.sequence()
+    expect(rig.machine.run(() => rig.kernel.pnp.removeDevice(rig.path('a')))).toEqual({
+      instancePath: rig.path('a'),
+      reason: 'driver',
+      status: NtStatus.UNSUCCESSFUL,
+    })
+    expect(rig.sequence().filter((one) => !one.includes('pdo'))).toEqual([
+      'x function QUERY_REMOVE_DEVICE',
+      'y function QUERY_REMOVE_DEVICE',
+      'a function QUERY_REMOVE_DEVICE',
+      'a lower0 QUERY_REMOVE_DEVICE',
+      'a function CANCEL_REMOVE_DEVICE',
+      'a lower0 CANCEL_REMOVE_DEVICE',
+      'y function CANCEL_REMOVE_DEVICE',
+      'x function CANCEL_REMOVE_DEVICE',
+    ])
+    expect(rig.openDevice('x')).toBe(NtStatus.SUCCESS)
+    rig.end()
+  })
+
+  it('is refused by an open handle after everybody was asked, and waits for none when it comes by surprise', () => {
+    const rig = booted([{ id: 'a', children: [{ id: 'x' }] }])
+    expect(rig.openDevice('x')).toBe(NtStatus.SUCCESS)
+    rig.sequence()
+    expect(rig.machine.run(() => rig.kernel.pnp.disableDevice(rig.path('a')))).toMatchObject({
+      reason: 'open-handles',
+    })
+    expect(rig.sequence().filter((one) => one.startsWith('x function'))).toEqual([
+      'x function QUERY_REMOVE_DEVICE',
+      'x function CANCEL_REMOVE_DEVICE',
+    ])
+    rig.plug('a', false)
+    expect(rig.sequence().filter((one) => one.includes('function'))).toEqual([
+      'x function SURPRISE_REMOVAL',
+      'a function SURPRISE_REMOVAL',
+    ])
+    expect(rig.shown()).toEqual(['r working', '  a being removed', '    x being removed'])
+    expect(rig.openDevice('x')).toBe(NtStatus.NO_SUCH_DEVICE)
+    // Its successor starts beside it.
+    rig.plug('a', true)
+    expect(rig.shown().filter((one) => one.endsWith('working'))).toEqual([
+      'r working',
+      '  a working',
+      '    x working',
+    ])
+    rig.sequence()
+    rig.closeOne(0)
+    expect(rig.sequence().filter((one) => one.includes('function'))).toEqual([
+      'x function REMOVE_DEVICE',
+      'a function REMOVE_DEVICE',
+    ])
+    expect(rig.shown()).toEqual(['r working', '  a working', '    x working'])
+    rig.end()
+  })
+
+  it('takes along what a device names in its removal relations, children first', () => {
+    const other = (): number => rig.drivers.buses.get('b')?.pdo.at ?? 0
+    const related: LayerSpec = {
+      handle: (kernel, _device, irp, lower) => {
+        const { minor, argument1 } = irp.current
+        if (minor !== PnpMinor.QUERY_DEVICE_RELATIONS || argument1 !== DeviceRelation.REMOVAL) return null
+        irp.information = allocateRelations(
+          kernel.parts,
+          [kernel.parts.devices.deviceAt(other())],
+          irp.information,
+        )
+        irp.status = NtStatus.SUCCESS
+        kernel.ioSkipCurrentIrpStackLocation(irp)
+        return kernel.ioCallDriver(lower, irp)
+      },
+    }
+    const rig = booted([{ id: 'a', upper: [related] }, { id: 'b', children: [{ id: 'x' }] }, { id: 'c' }])
+    rig.sequence()
+    const references = rig.drivers.buses.get('b')?.pdo.referenceCount
+    expect(rig.machine.run(() => rig.kernel.pnp.disableDevice(rig.path('a')))).toBeNull()
+    const removed = rig.sequence().filter((one) => one.endsWith('function REMOVE_DEVICE'))
+    expect([...removed].sort()).toEqual([
+      'a function REMOVE_DEVICE',
+      'b function REMOVE_DEVICE',
+      'x function REMOVE_DEVICE',
+    ])
+    expect(removed[0]).toBe('x function REMOVE_DEVICE')
+    // What went along comes back: its bus still lists it.
+    expect(rig.shown()).toEqual([
+      'r working',
+      '  a problem 22',
+      '  b working',
+      '    x working',
+      '  c working',
+    ])
+    expect(rig.drivers.buses.get('b')?.pdo.referenceCount).toBe(references)
+    rig.end()
+  })
+
+  it('by ejection sends EJECT to the PDO once its stack is gone, and only where it can be put out', () => {
+    const flags = CapabilityFlag.UNIQUE_ID | CapabilityFlag.EJECT_SUPPORTED
+    const rig = booted([{ id: 'a', description: { capabilities: { flags } } }, { id: 'b' }])
+    rig.sequence()
+    expect(rig.machine.run(() => rig.kernel.pnp.ejectDevice(rig.path('b')))).toBe('not-ejectable')
+    expect(rig.machine.run(() => rig.kernel.pnp.ejectDevice(rig.path('a')))).toBeNull()
+    expect(rig.sequence()).toEqual([
+      'a function QUERY_REMOVE_DEVICE',
+      'a pdo QUERY_REMOVE_DEVICE',
+      'a function REMOVE_DEVICE',
+      'a pdo REMOVE_DEVICE',
+      'a pdo EJECT',
+      'a pdo REMOVE_DEVICE',
+    ])
+    expect(rig.shown()).toEqual(['r working', '  b working'])
+    rig.end()
+  })
+
+  it('of a stack that a driver does not leave ends in problem 38, for good', () => {
+    const stuck: LayerSpec = {
+      handle: (kernel, _device, irp, lower) => {
+        if (irp.current.minor !== PnpMinor.REMOVE_DEVICE) return null
+        irp.status = NtStatus.SUCCESS
+        kernel.ioSkipCurrentIrpStackLocation(irp)
+        return kernel.ioCallDriver(lower, irp)
+      },
+    }
+    const rig = booted([{ id: 'a', ...stuck }])
+    expect(rig.machine.run(() => rig.kernel.pnp.disableDevice(rig.path('a')))).toBeNull()
+    expect(rig.shown()).toEqual(['r working', '  a problem 38'])
+    expect(rig.machine.run(() => rig.kernel.pnp.enableDevice(rig.path('a')))).toBe('not-started')
+    expect(rig.machine.run(() => rig.kernel.pnp.disableDevice(rig.path('a')))).toBeNull()
+    expect(rig.shown()).toEqual(['r working', '  a problem 38'])
+    expect(rig.kernel.bugCheck).toBeNull()
+  })
+
+  it('unloads a driver with its last device and not before', () => {
+    const rig = booted([
+      { id: 'a', className: 'filtered' },
+      { id: 'b', className: 'filtered' },
+    ])
+    const loaded = (name: string): boolean => rig.kernel.parts.drivers.find(name) !== null
+    rig.machine.run(() => rig.kernel.pnp.disableDevice(rig.path('a')))
+    expect([loaded('classUp'), loaded('a.function')]).toEqual([true, false])
+    rig.machine.run(() => rig.kernel.pnp.disableDevice(rig.path('b')))
+    expect([loaded('classUp'), loaded('b.function')]).toEqual([false, false])
+    rig.machine.run(() => rig.kernel.pnp.enableDevice(rig.path('b')))
+    expect([loaded('classUp'), loaded('b.function')]).toEqual([true, true])
+    rig.end()
+  })
+})
