@@ -2,7 +2,7 @@ import { type Gpa, gpa } from '../../protocol/memory.ts'
 import { SeamWindow } from '../../protocol/seam-window.ts'
 import { Window } from '../../protocol/window.ts'
 import type { KernelMemory } from './kernel-memory.ts'
-import { PAGE_BYTES, type PageFrames } from './page-frames.ts'
+import { PAGE_BYTES, type PageFrames, RESERVED_BYTES } from './page-frames.ts'
 
 /** Where applications' buffers lie: 1 TiB and up. Kernel addresses, below, are physical ones. */
 const USER_BASE = 2 ** 40
@@ -104,7 +104,7 @@ export class AddressSpace {
 
   /** The page frame behind an address, or -1. */
   frameOf(at: number, write: boolean): number {
-    if (at < this.memory.lengthBytes) return at >= PAGE_BYTES ? Math.floor(at / PAGE_BYTES) : -1
+    if (at < this.memory.lengthBytes) return at >= RESERVED_BYTES ? Math.floor(at / PAGE_BYTES) : -1
     const mapping = this.#pages.get(Math.floor(at / PAGE_BYTES))
     return mapping === undefined || (write && !mapping.writable) ? -1 : mapping.frame
   }

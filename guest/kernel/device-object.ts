@@ -2,6 +2,8 @@ import type { DriverObject } from './driver-object.ts'
 import { DEVICE_OBJECT, DEVOBJ_EXTENSION, DeviceFlag, IoType } from './io-layout.ts'
 import { type KernelMemory, KernelRecord } from './kernel-memory.ts'
 
+const DRIVER_OBJECT = DEVICE_OBJECT.driverObject / 4
+
 /** A device object: one layer of a device stack. One view per object, so `===` compares devices. */
 export class DeviceObject extends KernelRecord {
   readonly driver: DriverObject
@@ -34,7 +36,7 @@ export class DeviceObject extends KernelRecord {
     this.window.putLe32(DEVICE_OBJECT.referenceCount, value, this.at)
   }
   get driverObject(): number {
-    return this.window.le64(DEVICE_OBJECT.driverObject, this.at)
+    return this.words[this.word + DRIVER_OBJECT] as number
   }
   get nextDevice(): number {
     return this.window.le64(DEVICE_OBJECT.nextDevice, this.at)

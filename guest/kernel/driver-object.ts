@@ -21,6 +21,8 @@ export type UnloadRoutine = (driver: DriverObject) => unknown
 /** DRIVER_INITIALIZE: fills in the driver object. */
 export type DriverEntry = (driver: DriverObject, registryPath: string) => NtStatus | Waiting
 
+const MAJOR_FUNCTION = DRIVER_OBJECT.majorFunction / 4
+
 /** A loaded driver: its routines and its devices. */
 export class DriverObject extends KernelRecord {
   /** \Driver\name. */
@@ -62,7 +64,7 @@ export class DriverObject extends KernelRecord {
   }
 
   majorFunction(major: number): Routine<DispatchRoutine> {
-    return this.window.le64(DRIVER_OBJECT.majorFunction, this.at + major * 8) as Routine<DispatchRoutine>
+    return this.words[this.word + MAJOR_FUNCTION + major * 2] as Routine<DispatchRoutine>
   }
   setMajorFunction(major: Major, routine: Routine<DispatchRoutine>): void {
     this.window.putLe64(DRIVER_OBJECT.majorFunction, routine, this.at + major * 8)

@@ -2,35 +2,55 @@ import { BugCode, keBugCheckEx } from './bug-check.ts'
 import type { DeviceObject } from './device-object.ts'
 import type { DeviceTable } from './device-table.ts'
 import type { Hal } from './hal.ts'
-import { IO_STACK_LOCATION, IoType, StackControl } from './io-layout.ts'
+import { IoType, StackControl } from './io-layout.ts'
 import type { Irp } from './irp.ts'
 import type { IrpPool } from './irp-pool.ts'
+import {
+  BUT_CONTROL,
+  CONTROL_UNIT,
+  IRP_CURRENT_STACK_LOCATION,
+  IRP_STATE,
+  IRP_STATUS,
+  IRP_WORDS,
+  LOCATION_ARGUMENT_1,
+  LOCATION_ARGUMENT_2,
+  LOCATION_ARGUMENT_3,
+  LOCATION_ARGUMENT_4,
+  LOCATION_CONTEXT,
+  LOCATION_DEVICE,
+  LOCATION_FILE,
+  LOCATION_ROUTINE,
+  LOCATION_WORDS,
+} from './irp-words.ts'
 import { Irql } from './irql.ts'
-import type { KernelMemory } from './kernel-memory.ts'
+import { type KernelMemory, pointer, putPointer } from './kernel-memory.ts'
 import { NtStatus, ntSuccess } from './nt-status.ts'
 import type { Routine, RoutineTable } from './routine.ts'
-import type { CompletionRoutine, IoStackLocation } from './stack-location.ts'
+import type { CompletionRoutine } from './stack-location.ts'
 import { isWaiting, type Waiting } from './thread.ts'
 
-/** What a location's copy to the next one takes over: everything before the completion routine. */
-const COPIED_BYTES = IO_STACK_LOCATION.completionRoutine as number
 const INVOKE_ALWAYS =
   StackControl.INVOKE_ON_SUCCESS | StackControl.INVOKE_ON_ERROR | StackControl.INVOKE_ON_CANCEL
+
+/** The state word without the current location; also without pending returned. */
+const BUT_CURRENT = 0x00ff_ffff
+const BUT_PENDING = 0x00ff_00ff
+const CURRENT_UNIT = 0x100_0000
+const PENDING_MARK = StackControl.PENDING_RETURNED * CONTROL_UNIT
+const ERROR_MARK = StackControl.ERROR_RETURNED * CONTROL_UNIT
 
 /** What happens once every location is unwound. */
 export type FinishIrp = (irp: Irp, boost: number) => void
 
 /** A request on its way down a device stack, and back up. */
 export class IrpFlow {
-  readonly #memory: KernelMemory
   readonly #hal: Hal
   readonly #routines: RoutineTable
   readonly #irps: IrpPool
   readonly #devices: DeviceTable
   #finish: FinishIrp
 
-  constructor(memory: KernelMemory, hal: Hal, routines: RoutineTable, irps: IrpPool, devices: DeviceTable) {
-    this.#memory = memory
+  constructor(hal: Hal, routines: RoutineTable, irps: IrpPool, devices: DeviceTable) {
     this.#hal = hal
     this.#routines = routines
     this.#irps = irps
@@ -48,20 +68,22 @@ export class IrpFlow {
    */
   call(device: DeviceObject, irp: Irp): NtStatus | Waiting {
     this.#hal.point()
-    const number = irp.currentLocation - 1
-    const location = irp.locations[number - 1]
-    if (number <= 0 || location === undefined) {
-      return keBugCheckEx(BugCode.NO_MORE_IRP_STACK_LOCATIONS, irp.at)
-    }
+    const { words, word } = irp
+    const state = words[word + IRP_STATE] as number
+    const number = (state >>> 24) - 1
+    if (number <= 0) keBugCheckEx(BugCode.NO_MORE_IRP_STACK_LOCATIONS, irp.at)
     // A device that was freed no longer knows its driver.
     if (device.driverObject !== device.driver.at) keBugCheckEx(BugCode.PAGE_FAULT_IN_NONPAGED_AREA, device.at)
-    irp.currentLocation = number
+    const location = word + IRP_WORDS + (number - 1) * LOCATION_WORDS
+    words[word + IRP_STATE] = (state & BUT_CURRENT) + number * CURRENT_UNIT
+    words[word + IRP_CURRENT_STACK_LOCATION] = location * 4
+    words[location + LOCATION_DEVICE] = device.at
+    words[location + LOCATION_DEVICE + 1] = 0
+    irp.devices[number - 1] = device
     irp.holder = 'driver'
-    location.device = device
-    location.deviceObject = device.at
     const { observer } = this.#irps
     if (observer !== null) observer.sent(irp, device)
-    const routine = this.#routines.resolve(device.driver.majorFunction(location.major))
+    const routine = this.#routines.resolve(device.driver.majorFunction((words[location] as number) & 0xff))
     const answer = routine(device, irp)
     if (observer === null && typeof answer === 'number') return answer
     return this.#answered(device, irp, answer)
@@ -98,10 +120,20 @@ export class IrpFlow {
 
   /** IoCopyCurrentIrpStackLocationToNext. */
   copyToNext(irp: Irp): void {
-    const from = irp.current.at
-    const next = irp.next
-    this.#memory.bytes.copyWithin(next.at, from, from + COPIED_BYTES)
-    next.control = 0
+    const { words, word } = irp
+    const number = (words[word + IRP_STATE] as number) >>> 24
+    if (!(number >= 2 && number <= irp.locations.length)) irp.wild()
+    const from = word + IRP_WORDS + (number - 1) * LOCATION_WORDS
+    const to = from - LOCATION_WORDS
+    const { doubles } = irp.memory
+    doubles[to >> 1] = doubles[from >> 1] as number
+    doubles[(to >> 1) + 1] = doubles[(from >> 1) + 1] as number
+    doubles[(to >> 1) + 2] = doubles[(from >> 1) + 2] as number
+    doubles[(to >> 1) + 3] = doubles[(from >> 1) + 3] as number
+    doubles[(to >> 1) + 4] = doubles[(from >> 1) + 4] as number
+    doubles[(to >> 1) + 5] = doubles[(from >> 1) + 5] as number
+    doubles[(to >> 1) + 6] = doubles[(from >> 1) + 6] as number
+    words[to] = (words[to] as number) & BUT_CONTROL
   }
 
   /** IoSkipCurrentIrpStackLocation: the driver below uses this driver's location. */
@@ -121,65 +153,72 @@ export class IrpFlow {
     context: number,
     invoke: number = INVOKE_ALWAYS,
   ): void {
-    const { next } = irp
-    next.completionRoutine = routine
-    next.context = context
-    next.control = invoke
+    const { words, word } = irp
+    const number = ((words[word + IRP_STATE] as number) >>> 24) - 1
+    if (number <= 0) irp.wild()
+    const next = word + IRP_WORDS + (number - 1) * LOCATION_WORDS
+    words[next] = ((words[next] as number) & BUT_CONTROL) + invoke * CONTROL_UNIT
+    words[next + LOCATION_ROUTINE] = routine
+    words[next + LOCATION_ROUTINE + 1] = 0
+    putPointer(words, next + LOCATION_CONTEXT, context)
   }
 
   /** IoCompleteRequest: unwinds location by location until a routine takes the request, or the top. */
   complete(irp: Irp, boost: number): void {
     this.#hal.point()
-    const { stackCount } = irp
-    let number = irp.currentLocation
-    if (irp.type !== IoType.IRP || number > stackCount + 1) {
+    const { words, word } = irp
+    const state = words[word + IRP_STATE] as number
+    const stackCount = (state >>> 16) & 0xff
+    const first = state >>> 24
+    if (irp.type !== IoType.IRP || first > stackCount + 1) {
       keBugCheckEx(BugCode.MULTIPLE_IRP_COMPLETE_REQUESTS, irp.at)
     }
     if (this.#hal.irql > Irql.DISPATCH) keBugCheckEx(BugCode.IRQL_NOT_LESS_OR_EQUAL, irp.at, this.#hal.irql)
     const { observer } = this.#irps
     if (observer !== null) observer.completing(irp)
-    const bottom = irp.locations[number - 1]
+    const bottom = word + IRP_WORDS + (first - 1) * LOCATION_WORDS
     let recorded: NtStatus = NtStatus.SUCCESS
     irp.holder = 'system'
+    let number = first
     while (++number <= stackCount + 1) {
-      irp.currentLocation = number
-      const left = irp.locations[number - 2] as IoStackLocation
-      const { status } = irp
-      if (!ntSuccess(status) && status !== recorded && bottom !== undefined) {
-        // For a debugger: where an error came from, and which.
+      const left = word + IRP_WORDS + (number - 2) * LOCATION_WORDS
+      const status = words[word + IRP_STATUS] as NtStatus
+      const pending = ((words[left] as number) >>> 24) & StackControl.PENDING_RETURNED
+      words[word + IRP_STATE] =
+        ((words[word + IRP_STATE] as number) & BUT_PENDING) + pending * 0x100 + number * CURRENT_UNIT
+      words[word + IRP_CURRENT_STACK_LOCATION] = (left + LOCATION_WORDS) * 4
+      if (!ntSuccess(status) && status !== recorded) {
         recorded = status
-        left.control |= StackControl.ERROR_RETURNED
-        bottom.control |= StackControl.ERROR_RETURNED
-        bottom.argument4 = status
+        recordError(words, left, bottom, status)
       }
-      if (!this.#leave(irp, left, number, stackCount)) return
+      if (!this.leave(irp, left, number, stackCount)) return
     }
     irp.currentLocation = number
     if (observer !== null) observer.completed(irp)
     this.#finish(irp, boost)
   }
 
-  /** Leaves one location. False when its completion routine took the request, which may be gone then. */
-  #leave(irp: Irp, left: IoStackLocation, number: number, stackCount: number): boolean {
-    const { control } = left
-    const pending = (control & StackControl.PENDING_RETURNED) !== 0
-    irp.pendingReturned = pending
-    const success = ntSuccess(irp.status)
-    const invoked =
-      (control & (success ? StackControl.INVOKE_ON_SUCCESS : StackControl.INVOKE_ON_ERROR)) !== 0 ||
-      ((control & StackControl.INVOKE_ON_CANCEL) !== 0 && irp.cancel)
-    if (!invoked) {
+  /** Leaves the location at `left`. False when its routine took the request, which may be gone then. */
+  private leave(irp: Irp, left: number, number: number, stackCount: number): boolean {
+    const { words, word } = irp
+    const control = (words[left] as number) >>> 24
+    const invoke = ntSuccess(words[word + IRP_STATUS] as NtStatus)
+      ? StackControl.INVOKE_ON_SUCCESS
+      : StackControl.INVOKE_ON_ERROR
+    const above = left + LOCATION_WORDS
+    if ((control & invoke) === 0 && ((control & StackControl.INVOKE_ON_CANCEL) === 0 || !irp.cancel)) {
       // Nobody else would tell the driver above that its answer was PENDING.
-      if (pending && number <= stackCount) {
-        ;(irp.locations[number - 1] as IoStackLocation).control |= StackControl.PENDING_RETURNED
+      if ((control & StackControl.PENDING_RETURNED) !== 0 && number <= stackCount) {
+        words[above] = (words[above] as number) | PENDING_MARK
       }
-      wipe(left)
+      wipe(irp.memory, left)
       return true
     }
-    const device = number > stackCount ? null : this.#deviceOf(irp.locations[number - 1] as IoStackLocation)
-    const routine = this.#routines.resolve(left.completionRoutine)
-    const { context } = left
-    wipe(left)
+    const device =
+      number > stackCount ? null : this.deviceAt(irp, number, words[above + LOCATION_DEVICE] as number)
+    const routine = this.#routines.resolve(words[left + LOCATION_ROUTINE] as Routine<CompletionRoutine>)
+    const context = pointer(words, left + LOCATION_CONTEXT)
+    wipe(irp.memory, left)
     irp.holder = 'driver'
     const answer = routine(device, irp, context)
     const { observer } = this.#irps
@@ -189,22 +228,27 @@ export class IrpFlow {
     return true
   }
 
-  #deviceOf(location: IoStackLocation): DeviceObject | null {
-    const at = location.deviceObject
-    const kept = location.device
-    return kept !== null && kept.at === at ? kept : this.#devices.deviceOrNull(at)
+  /** The device at `at`, which is what the location says; the one kept is right unless somebody wrote there. */
+  private deviceAt(irp: Irp, number: number, at: number): DeviceObject | null {
+    const kept = irp.devices[number - 1]
+    return kept != null && kept.at === at && !kept.deleted ? kept : this.#devices.deviceOrNull(at)
   }
 }
 
-/** What a driver above may not read any more. Major, device, routine and context stay. */
-function wipe(location: IoStackLocation): void {
-  const { window, at } = location
-  // Major stays; Minor, Flags and Control are the three bytes after it.
-  location.minor = 0
-  location.flags = 0
-  location.control = 0
-  window.putLe64(IO_STACK_LOCATION.argument1, 0, at)
-  window.putLe64(IO_STACK_LOCATION.argument2, 0, at)
-  window.putLe64(IO_STACK_LOCATION.argument3, 0, at)
-  window.putLe64(IO_STACK_LOCATION.fileObject, 0, at)
+/** For a debugger: where an error came from, and which (the lowest location's fourth argument). */
+function recordError(words: Uint32Array, left: number, bottom: number, status: NtStatus): void {
+  words[left] = (words[left] as number) | ERROR_MARK
+  words[bottom] = (words[bottom] as number) | ERROR_MARK
+  words[bottom + LOCATION_ARGUMENT_4] = status
+  words[bottom + LOCATION_ARGUMENT_4 + 1] = 0
+}
+
+/** What a driver above may not read any more goes; Major, argument 4, device, routine and context stay. */
+function wipe(memory: KernelMemory, location: number): void {
+  const { words, doubles } = memory
+  words[location] = (words[location] as number) & 0xff
+  doubles[(location + LOCATION_ARGUMENT_1) >> 1] = 0
+  doubles[(location + LOCATION_ARGUMENT_2) >> 1] = 0
+  doubles[(location + LOCATION_ARGUMENT_3) >> 1] = 0
+  doubles[(location + LOCATION_FILE) >> 1] = 0
 }

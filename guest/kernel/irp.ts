@@ -1,8 +1,17 @@
 import type { DeviceObject } from './device-object.ts'
 import { IO_STACK_LOCATION, IoType, IRP, IRP_TAIL_APC, IrpAllocation } from './io-layout.ts'
-import { type KernelMemory, KernelRecord, within } from './kernel-memory.ts'
-import { IO_STATUS_BLOCK } from './layout.ts'
-import { initializeList, listIsEmpty } from './list.ts'
+import {
+  IRP_CURRENT_STACK_LOCATION,
+  IRP_FLAGS,
+  IRP_INFORMATION,
+  IRP_STATE,
+  IRP_STATUS,
+  IRP_THREAD_LIST_ENTRY,
+  IRP_TYPE,
+  IRP_WORDS,
+  LOCATION_WORDS,
+} from './irp-words.ts'
+import { type KernelMemory, KernelRecord, pointer, putPointer } from './kernel-memory.ts'
 import type { NtStatus } from './nt-status.ts'
 import type { Routine } from './routine.ts'
 import { IoStackLocation } from './stack-location.ts'
@@ -13,8 +22,11 @@ import { IoStackLocation } from './stack-location.ts'
  */
 export type CancelRoutine = (device: DeviceObject | null, irp: Irp) => void
 
-const STATUS = within(IRP.ioStatus, IO_STATUS_BLOCK.status)
-const INFORMATION = within(IRP.ioStatus, IO_STATUS_BLOCK.information)
+const STACK_COUNT: number = IRP.stackCount
+const PENDING_RETURNED: number = IRP.pendingReturned
+const CURRENT_LOCATION: number = IRP.currentLocation
+const CANCEL: number = IRP.cancel
+const ALLOCATION_FLAGS: number = IRP.allocationFlags
 
 /** Where a request is: who may touch it. Kept beside the record for a verifier; nothing depends on it. */
 export type IrpHolder = 'originator' | 'driver' | 'system' | 'freed'
@@ -29,6 +41,8 @@ export class Irp extends KernelRecord {
   /** By index; `locations[n - 1]` is the location numbered n. Room for as many as the memory holds. */
   readonly locations: readonly IoStackLocation[]
   holder: IrpHolder
+  /** Devices whose addresses the locations hold, kept so that nobody has to look them up. */
+  readonly devices: (DeviceObject | null)[]
 
   constructor(memory: KernelMemory, at: number, stackCount: number) {
     super(memory, at)
@@ -37,26 +51,27 @@ export class Irp extends KernelRecord {
       (_, index) => new IoStackLocation(memory, at + irpBytes(index)),
     )
     this.holder = 'freed'
+    this.devices = new Array<DeviceObject | null>(stackCount).fill(null)
   }
 
   /** IoInitializeIrp, keeping the allocation flags. */
   initialize(allocationFlags: number): void {
-    const { window, at, memory } = this
-    const stackCount = this.locations.length
-    memory.zero(at, irpBytes(stackCount))
-    window.putLe16(IRP.type, IoType.IRP, at)
-    window.putLe16(IRP.size, irpBytes(stackCount), at)
-    window.putU8(IRP.stackCount, stackCount, at)
-    window.putU8(IRP.currentLocation, stackCount + 1, at)
-    window.putU8(IRP.allocationFlags, allocationFlags, at)
-    window.putLe64(IRP.currentStackLocation, at + irpBytes(stackCount), at)
-    initializeList(window, at + IRP.threadListEntry)
-    for (const location of this.locations) location.device = null
+    const { words, word, at, memory, locations } = this
+    const stackCount = locations.length
+    const sizeBytes = irpBytes(stackCount)
+    memory.bytes.fill(0, at, at + sizeBytes)
+    words[word + IRP_TYPE] = IoType.IRP + sizeBytes * 0x1_0000
+    words[word + IRP_STATE] = stackCount * 0x1_0000 + (stackCount + 1) * 0x100_0000
+    words[word + IRP_CURRENT_STACK_LOCATION] = at + sizeBytes
+    memory.bytes[at + ALLOCATION_FLAGS] = allocationFlags
+    // Self-linked: in no thread's list.
+    words[word + IRP_THREAD_LIST_ENTRY] = at + IRP_THREAD_LIST_ENTRY * 4
+    words[word + IRP_THREAD_LIST_ENTRY + 2] = at + IRP_THREAD_LIST_ENTRY * 4
     this.holder = 'originator'
   }
 
   get type(): number {
-    return this.window.le16(IRP.type, this.at)
+    return (this.words[this.word + IRP_TYPE] as number) & 0xffff
   }
   get sizeBytes(): number {
     return this.window.le16(IRP.size, this.at)
@@ -68,10 +83,10 @@ export class Irp extends KernelRecord {
     this.window.putLe64(IRP.mdlAddress, value, this.at)
   }
   get flags(): number {
-    return this.window.le32(IRP.flags, this.at)
+    return this.words[this.word + IRP_FLAGS] as number
   }
   set flags(value: number) {
-    this.window.putLe32(IRP.flags, value, this.at)
+    this.words[this.word + IRP_FLAGS] = value
   }
   /** AssociatedIrp.SystemBuffer. */
   get systemBuffer(): number {
@@ -96,17 +111,17 @@ export class Irp extends KernelRecord {
   }
   /** IoStatus.Status. */
   get status(): NtStatus {
-    return this.window.le32(STATUS, this.at) as NtStatus
+    return this.words[this.word + IRP_STATUS] as NtStatus
   }
   set status(value: NtStatus) {
-    this.window.putLe32(STATUS, value, this.at)
+    this.words[this.word + IRP_STATUS] = value
   }
   /** IoStatus.Information. */
   get information(): number {
-    return this.window.le64(INFORMATION, this.at)
+    return pointer(this.words, this.word + IRP_INFORMATION)
   }
   set information(value: number) {
-    this.window.putLe64(INFORMATION, value, this.at)
+    putPointer(this.words, this.word + IRP_INFORMATION, value)
   }
   get requestorMode(): number {
     return this.window.u8(IRP.requestorMode, this.at)
@@ -115,29 +130,26 @@ export class Irp extends KernelRecord {
     this.window.putU8(IRP.requestorMode, value, this.at)
   }
   get pendingReturned(): boolean {
-    return this.window.u8(IRP.pendingReturned, this.at) !== 0
+    return this.memory.bytes[this.at + PENDING_RETURNED] !== 0
   }
   set pendingReturned(value: boolean) {
-    this.window.putU8(IRP.pendingReturned, value ? 1 : 0, this.at)
+    this.memory.bytes[this.at + PENDING_RETURNED] = value ? 1 : 0
   }
   get stackCount(): number {
-    return this.window.u8(IRP.stackCount, this.at)
+    return this.memory.bytes[this.at + STACK_COUNT] as number
   }
   /** 1-based; stackCount + 1 means "with the originator". */
   get currentLocation(): number {
-    return this.window.u8(IRP.currentLocation, this.at)
+    return this.memory.bytes[this.at + CURRENT_LOCATION] as number
   }
   /** Moves the current location, and with it the pointer to it. */
   set currentLocation(value: number) {
-    this.window.putU8(IRP.currentLocation, value, this.at)
-    this.window.putLe64(
-      IRP.currentStackLocation,
-      this.at + IRP.$size + (value - 1) * IO_STACK_LOCATION.$size,
-      this.at,
-    )
+    this.memory.bytes[this.at + CURRENT_LOCATION] = value
+    this.words[this.word + IRP_CURRENT_STACK_LOCATION] =
+      this.at + (IRP_WORDS + (value - 1) * LOCATION_WORDS) * 4
   }
   get cancel(): boolean {
-    return this.window.u8(IRP.cancel, this.at) !== 0
+    return this.memory.bytes[this.at + CANCEL] !== 0
   }
   set cancel(value: boolean) {
     this.window.putU8(IRP.cancel, value ? 1 : 0, this.at)
@@ -226,7 +238,7 @@ export class Irp extends KernelRecord {
     return this.at + IRP_TAIL_APC
   }
   get isThreaded(): boolean {
-    return !listIsEmpty(this.window, this.threadListEntry)
+    return this.words[this.word + IRP_THREAD_LIST_ENTRY] !== this.at + IRP_THREAD_LIST_ENTRY * 4
   }
   get isFixedSize(): boolean {
     return (this.allocationFlags & IrpAllocation.FIXED_SIZE) !== 0
@@ -234,14 +246,15 @@ export class Irp extends KernelRecord {
 
   /** IoGetCurrentIrpStackLocation. Without a location of one's own it is a wild pointer. */
   get current(): IoStackLocation {
-    return (
-      this.locations[this.currentLocation - 1] ?? this.fault(this.at + irpBytes(this.currentLocation - 1))
-    )
+    return this.locations[this.currentLocation - 1] ?? this.wild()
   }
   /** IoGetNextIrpStackLocation: the one of the driver below. */
   get next(): IoStackLocation {
-    return (
-      this.locations[this.currentLocation - 2] ?? this.fault(this.at + irpBytes(this.currentLocation - 2))
-    )
+    return this.locations[this.currentLocation - 2] ?? this.wild()
+  }
+
+  /** A location that is not there was used. */
+  wild(): never {
+    return this.fault(this.at + irpBytes(this.currentLocation - 1))
   }
 }

@@ -3,6 +3,8 @@ import { type GuestMemory, gpa, PAGE_BYTES } from '../../protocol/memory.ts'
 import type { Window } from '../../protocol/window.ts'
 import { BugCode, keBugCheckEx } from './bug-check.ts'
 
+const RAM_BYTES_MAX = 2 ** 31
+
 /**
  * RAM as the kernel sees it: kernel addresses are physical addresses (identity), and one window reaches all
  * kernel objects. Addresses of users and of system mappings lie far above, in `AddressSpace`.
@@ -13,8 +15,18 @@ export class KernelMemory {
   readonly window: Window
   /** The same bytes, lent once: what goes through here is pinned, and no EPT takes it away. */
   readonly bytes: Uint8Array<ArrayBuffer>
+  /**
+   * 32-bit words, for the requests' own path: an element access costs no call, which an optimizer with a
+   * budget for inlining may refuse. Little-endian like the guest, as every machine is that runs this.
+   */
+  readonly words: Uint32Array<ArrayBuffer>
+  /**
+   * The same, 8 bytes at a time, only to clear and to copy: half the accesses. A value is never looked at, and
+   * a bit pattern that is a NaN is moved as it is.
+   */
+  readonly doubles: Float64Array<ArrayBuffer>
 
-  /** @throws when the machine's RAM does not begin at address 0. */
+  /** @throws when the machine's RAM does not begin at address 0, or is larger than 2 GiB. */
   constructor(guest: GuestMemory) {
     const lengthBytes = lengthFromZero(guest)
     const window = guest.window(gpa(0), lengthBytes, 8)
@@ -24,9 +36,13 @@ export class KernelMemory {
     if (window === null || bytes === undefined || bytes.length !== lengthBytes) {
       throw new Error('the kernel needs RAM from address 0')
     }
+    // Kernel addresses fit 31 bits, so that they are small integers everywhere.
+    if (lengthBytes > RAM_BYTES_MAX) throw new Error('the kernel serves at most 2 GiB of RAM')
     this.guest = guest
     this.window = window
     this.bytes = bytes
+    this.words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 2)
+    this.doubles = new Float64Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 3)
   }
 
   get lengthBytes(): number {
@@ -58,6 +74,19 @@ function lengthFromZero(guest: GuestMemory): number {
   return low * PAGE_BYTES
 }
 
+const TWO_32 = 0x1_0000_0000
+
+/** A 64-bit field by the index of its lower word. Kernel addresses have no upper half, and need no arithmetic. */
+export function pointer(words: Uint32Array, index: number): number {
+  const high = words[index + 1] as number
+  return high === 0 ? (words[index] as number) : (words[index] as number) + high * TWO_32
+}
+
+export function putPointer(words: Uint32Array, index: number, value: number): void {
+  words[index] = value
+  words[index + 1] = value < TWO_32 ? 0 : value / TWO_32
+}
+
 /** A field of a structure inside another one: the offsets add up. */
 export function within<F extends number>(outer: Elements<unknown>, inner: F): F {
   return ((outer as number) + inner) as F
@@ -71,11 +100,16 @@ export class KernelRecord {
   readonly memory: KernelMemory
   readonly window: Window
   readonly at: number
+  /** `memory.words`, and where this record begins in them. */
+  readonly words: Uint32Array<ArrayBuffer>
+  readonly word: number
 
   constructor(memory: KernelMemory, at: number) {
     this.memory = memory
     this.window = memory.window
     this.at = at
+    this.words = memory.words
+    this.word = at >>> 2
   }
 
   /** A field nobody may touch in this state: what a wild pointer does on Windows. */

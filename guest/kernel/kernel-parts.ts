@@ -43,6 +43,8 @@ export interface KernelOptions {
   readonly version: WindowsVersion
   /** The stream that chooses at preemption points; null (performance runs): nothing happens there. */
   readonly preemption?: Random | null
+  /** Freed requests are poisoned whole (default); performance runs leave it out. */
+  readonly checked?: boolean
 }
 
 /** The kernel's parts, wired. Each knows only those it is given. */
@@ -101,10 +103,10 @@ export class KernelParts {
     this.synchronization = new Synchronization(memory, hal, this.scheduler, this.waits)
     this.spinLocks = new SpinLocks(memory, hal)
     this.interrupts = new Interrupts(hal)
-    this.irps = new IrpPool(memory, hal, pool)
+    this.irps = new IrpPool(memory, hal, pool, options.checked ?? true)
     this.names = new ObjectNames()
     this.devices = new DeviceTable(memory, hal, pool, this.names, routines.register(this.#invalidRequest()))
-    this.flow = new IrpFlow(memory, hal, routines, this.irps, this.devices)
+    this.flow = new IrpFlow(hal, routines, this.irps, this.devices)
     this.forwarding = new Forwarding(this)
     this.builder = new IrpBuilder(hal, pool, space, this.mdls, this.irps, this.scheduler)
     this.cancellation = new Cancellation(hal, routines, this.irps, this.devices)

@@ -10,6 +10,8 @@ import { Executive } from './executive.ts'
 import { DeviceFlag } from './io-layout.ts'
 import type { CancelRoutine, Irp } from './irp.ts'
 import type { DeviceControlRequest, FsdRequest } from './irp-builder.ts'
+import type { IrpFlow } from './irp-flow.ts'
+import type { IrpPool } from './irp-pool.ts'
 import type { Irql } from './irql.ts'
 import type { KernelOptions } from './kernel-parts.ts'
 import { NtServices } from './nt-services.ts'
@@ -32,6 +34,9 @@ export class Kernel extends Executive implements GuestProgram {
   readonly nt: NtServices
   /** The device tree; drivers tell it what changed (`ioInvalidateDeviceRelations`). */
   readonly pnp: PnpManager
+  /** Kept beside `parts`: every step of a request goes through them. */
+  readonly #flow: IrpFlow
+  readonly #irps: IrpPool
   #running: boolean
 
   constructor(options: KernelOptions) {
@@ -39,6 +44,8 @@ export class Kernel extends Executive implements GuestProgram {
     this.version = options.version
     this.nt = new NtServices(this.parts, options.version)
     this.pnp = new PnpManager(this.parts, options.version)
+    this.#flow = this.parts.flow
+    this.#irps = this.parts.irps
     this.#running = false
   }
 
@@ -109,17 +116,17 @@ export class Kernel extends Executive implements GuestProgram {
 
   ioAllocateIrp(stackCount: number, chargeQuota = false): Irp | null {
     this.parts.hal.point()
-    return this.parts.irps.allocate(stackCount, chargeQuota)
+    return this.#irps.allocate(stackCount, chargeQuota)
   }
   ioFreeIrp(irp: Irp): void {
-    this.parts.irps.free(irp)
+    this.#irps.free(irp)
   }
   ioReuseIrp(irp: Irp, status: NtStatus): void {
-    this.parts.irps.reuse(irp, status)
+    this.#irps.reuse(irp, status)
   }
   /** The request at an address, as lists hold them. */
   irpAt(at: number): Irp {
-    return this.parts.irps.irpAt(at)
+    return this.#irps.irpAt(at)
   }
   ioBuildAsynchronousFsdRequest(request: FsdRequest): Irp | null {
     this.parts.hal.point()
@@ -135,30 +142,30 @@ export class Kernel extends Executive implements GuestProgram {
   }
   /** @see IrpFlow.call */
   ioCallDriver(device: DeviceObject, irp: Irp): NtStatus | Waiting {
-    return this.parts.flow.call(device, irp)
+    return this.#flow.call(device, irp)
   }
   /** The same, resolved: `yield* kernel.ioCallDriverSettled(device, irp)`; PENDING stays PENDING. */
   ioCallDriverSettled(device: DeviceObject, irp: Irp): Waiting {
-    return settled(this.parts.flow.call(device, irp))
+    return settled(this.#flow.call(device, irp))
   }
   ioMarkIrpPending(irp: Irp): void {
-    this.parts.flow.markPending(irp)
+    this.#flow.markPending(irp)
   }
   ioCopyCurrentIrpStackLocationToNext(irp: Irp): void {
-    this.parts.flow.copyToNext(irp)
+    this.#flow.copyToNext(irp)
   }
   ioSkipCurrentIrpStackLocation(irp: Irp): void {
-    this.parts.flow.skip(irp)
+    this.#flow.skip(irp)
   }
   ioSetNextIrpStackLocation(irp: Irp): void {
-    this.parts.flow.setNext(irp)
+    this.#flow.setNext(irp)
   }
   /** `invoke`: StackControl.INVOKE_ON_*; all three when left out. */
   ioSetCompletionRoutine(irp: Irp, routine: Routine<CompletionRoutine>, context = 0, invoke?: number): void {
-    this.parts.flow.setCompletionRoutine(irp, routine, context, invoke)
+    this.#flow.setCompletionRoutine(irp, routine, context, invoke)
   }
   ioCompleteRequest(irp: Irp, boost = 0): void {
-    this.parts.flow.complete(irp, boost)
+    this.#flow.complete(irp, boost)
   }
   ioAcquireCancelSpinLock(): Irql {
     return this.parts.cancellation.acquire()
@@ -218,7 +225,7 @@ export class Kernel extends Executive implements GuestProgram {
     return this.parts.cancelQueues.removeNext(csq, peekContext)
   }
   ioCsqRemoveIrp(csq: Csq, context: number): Irp | null {
-    return this.parts.cancelQueues.remove(csq, context, (at) => this.parts.irps.irpAt(at))
+    return this.parts.cancelQueues.remove(csq, context, (at) => this.#irps.irpAt(at))
   }
   ioStartPacket(
     device: DeviceObject,

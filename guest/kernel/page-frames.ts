@@ -3,8 +3,9 @@ import { BugCode, keBugCheckEx } from './bug-check.ts'
 
 export { PAGE_BYTES }
 
-/** Pages below are left alone: address 0 stays unmapped, and firmware keeps its tables there. */
-const RESERVED_PAGES = 16
+/** The lowest RAM is left alone: address 0 stays unmapped, and the numbers of routines lie there. */
+export const RESERVED_BYTES = 256 * 1024
+const RESERVED_PAGES = RESERVED_BYTES / PAGE_BYTES
 /** Coprime with any number of pages that is not its multiple: neighbours in one buffer lie far apart. */
 const SCATTER_STRIDE = 7919
 

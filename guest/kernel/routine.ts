@@ -1,4 +1,5 @@
 import { BugCode, keBugCheckEx } from './bug-check.ts'
+import { RESERVED_BYTES } from './page-frames.ts'
 
 declare const SIGNATURE: unique symbol
 /**
@@ -10,9 +11,14 @@ export type Routine<F> = number & { readonly [SIGNATURE]: F }
 /** No routine, of any kind. */
 export const NO_ROUTINE = 0 as Routine<never>
 
-/** Routine numbers begin here: above RAM and below users' addresses, where nothing can be read or written. */
-const CODE_BASE = 2 ** 39
-const CODE_STEP = 16
+/** Routine numbers lie in the lowest RAM, which is nobody's: small integers that no address of an object equals. */
+const CODE_BASE = 0x1000
+/** Resolving shifts by it: 1 << 2. */
+const CODE_STEP = 4
+const CODE_END = RESERVED_BYTES
+/** Contexts are above RAM and below users' addresses. */
+const CONTEXT_BASE = 2 ** 31
+const CONTEXT_STEP = 16
 
 type Anything = (...given: never[]) => unknown
 
@@ -30,6 +36,7 @@ export class RoutineTable {
     let number = this.#numbers.get(routine)
     if (number === undefined) {
       number = CODE_BASE + this.#routines.length * CODE_STEP
+      if (number >= CODE_END) throw new Error('too many routines: one is made anew for each request')
       this.#routines.push(routine)
       this.#numbers.set(routine, number)
     }
@@ -38,7 +45,8 @@ export class RoutineTable {
 
   /** The function to call. A number that is no routine is a jump into the void. */
   resolve<F extends Anything>(routine: Routine<F>): F {
-    const found = this.#routines[(routine - CODE_BASE) / CODE_STEP]
+    const found =
+      routine < CODE_END && routine % CODE_STEP === 0 ? this.#routines[(routine - CODE_BASE) >> 2] : undefined
     if (found === undefined) return keBugCheckEx(BugCode.PAGE_FAULT_IN_NONPAGED_AREA, routine, 8, routine)
     return found as F
   }
@@ -54,7 +62,7 @@ export class ContextTable {
 
   constructor() {
     this.#held = new Map()
-    this.#next = 2 ** 38
+    this.#next = CONTEXT_BASE
   }
 
   get count(): number {
@@ -62,7 +70,7 @@ export class ContextTable {
   }
 
   hold(object: unknown): number {
-    this.#next += CODE_STEP
+    this.#next += CONTEXT_STEP
     this.#held.set(this.#next, object)
     return this.#next
   }

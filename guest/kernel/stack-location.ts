@@ -1,10 +1,23 @@
-import type { Field } from '../../protocol/layout.ts'
 import type { DeviceObject } from './device-object.ts'
 import { IO_STACK_LOCATION, type Major } from './io-layout.ts'
 import type { Irp } from './irp.ts'
-import { KernelRecord } from './kernel-memory.ts'
+import {
+  LOCATION_ARGUMENT_1,
+  LOCATION_ARGUMENT_2,
+  LOCATION_ARGUMENT_3,
+  LOCATION_ARGUMENT_4,
+  LOCATION_CONTEXT,
+  LOCATION_DEVICE,
+  LOCATION_FILE,
+  LOCATION_ROUTINE,
+} from './irp-words.ts'
+import { KernelRecord, pointer, putPointer } from './kernel-memory.ts'
 import type { NtStatus } from './nt-status.ts'
 import type { Routine } from './routine.ts'
+
+const MINOR: number = IO_STACK_LOCATION.minor
+const FLAGS: number = IO_STACK_LOCATION.flags
+const CONTROL: number = IO_STACK_LOCATION.control
 
 /**
  * IO_COMPLETION_ROUTINE: at DISPATCH level or below, in any thread. `device` is the device of the driver that
@@ -18,94 +31,91 @@ export type CompletionRoutine = (device: DeviceObject | null, irp: Irp, context:
  * above.
  */
 export class IoStackLocation extends KernelRecord {
-  /** The device whose address is stored, kept so that nobody has to look it up. */
-  device: DeviceObject | null = null
-
   get major(): Major {
-    return this.window.u8(IO_STACK_LOCATION.major, this.at) as Major
+    return ((this.words[this.word] as number) & 0xff) as Major
   }
   set major(value: Major) {
-    this.window.putU8(IO_STACK_LOCATION.major, value, this.at)
+    this.memory.bytes[this.at] = value
   }
   get minor(): number {
-    return this.window.u8(IO_STACK_LOCATION.minor, this.at)
+    return this.memory.bytes[this.at + MINOR] as number
   }
   set minor(value: number) {
-    this.window.putU8(IO_STACK_LOCATION.minor, value, this.at)
+    this.memory.bytes[this.at + MINOR] = value
   }
   get flags(): number {
-    return this.window.u8(IO_STACK_LOCATION.flags, this.at)
+    return this.memory.bytes[this.at + FLAGS] as number
   }
   set flags(value: number) {
-    this.window.putU8(IO_STACK_LOCATION.flags, value, this.at)
+    this.memory.bytes[this.at + FLAGS] = value
   }
   get control(): number {
-    return this.window.u8(IO_STACK_LOCATION.control, this.at)
+    return (this.words[this.word] as number) >>> 24
   }
   set control(value: number) {
-    this.window.putU8(IO_STACK_LOCATION.control, value, this.at)
+    this.memory.bytes[this.at + CONTROL] = value
   }
   get deviceObject(): number {
-    return this.window.le64(IO_STACK_LOCATION.deviceObject, this.at)
+    return this.words[this.word + LOCATION_DEVICE] as number
   }
   set deviceObject(value: number) {
-    this.window.putLe64(IO_STACK_LOCATION.deviceObject, value, this.at)
+    putPointer(this.words, this.word + LOCATION_DEVICE, value)
   }
   get fileObject(): number {
-    return this.window.le64(IO_STACK_LOCATION.fileObject, this.at)
+    return pointer(this.words, this.word + LOCATION_FILE)
   }
   set fileObject(value: number) {
-    this.window.putLe64(IO_STACK_LOCATION.fileObject, value, this.at)
+    putPointer(this.words, this.word + LOCATION_FILE, value)
   }
   get completionRoutine(): Routine<CompletionRoutine> {
-    return this.window.le64(IO_STACK_LOCATION.completionRoutine, this.at) as Routine<CompletionRoutine>
+    return this.words[this.word + LOCATION_ROUTINE] as Routine<CompletionRoutine>
   }
   set completionRoutine(value: Routine<CompletionRoutine>) {
-    this.window.putLe64(IO_STACK_LOCATION.completionRoutine, value, this.at)
+    putPointer(this.words, this.word + LOCATION_ROUTINE, value)
   }
   get context(): number {
-    return this.window.le64(IO_STACK_LOCATION.context, this.at)
+    return pointer(this.words, this.word + LOCATION_CONTEXT)
   }
   set context(value: number) {
-    this.window.putLe64(IO_STACK_LOCATION.context, value, this.at)
+    putPointer(this.words, this.word + LOCATION_CONTEXT, value)
   }
 
   /** The four pointer-sized arguments that every typed view overlays. */
   get argument1(): number {
-    return this.window.le64(IO_STACK_LOCATION.argument1, this.at)
+    return pointer(this.words, this.word + LOCATION_ARGUMENT_1)
   }
   set argument1(value: number) {
-    this.window.putLe64(IO_STACK_LOCATION.argument1, value, this.at)
+    putPointer(this.words, this.word + LOCATION_ARGUMENT_1, value)
   }
   get argument2(): number {
-    return this.window.le64(IO_STACK_LOCATION.argument2, this.at)
+    return pointer(this.words, this.word + LOCATION_ARGUMENT_2)
   }
   set argument2(value: number) {
-    this.window.putLe64(IO_STACK_LOCATION.argument2, value, this.at)
+    putPointer(this.words, this.word + LOCATION_ARGUMENT_2, value)
   }
   get argument3(): number {
-    return this.window.le64(IO_STACK_LOCATION.argument3, this.at)
+    return pointer(this.words, this.word + LOCATION_ARGUMENT_3)
   }
   set argument3(value: number) {
-    this.window.putLe64(IO_STACK_LOCATION.argument3, value, this.at)
+    putPointer(this.words, this.word + LOCATION_ARGUMENT_3, value)
   }
   get argument4(): number {
-    return this.window.le64(IO_STACK_LOCATION.argument4, this.at)
+    return pointer(this.words, this.word + LOCATION_ARGUMENT_4)
   }
   set argument4(value: number) {
-    this.window.putLe64(IO_STACK_LOCATION.argument4, value, this.at)
+    putPointer(this.words, this.word + LOCATION_ARGUMENT_4, value)
   }
 
-  /** Parameters.Read and Parameters.Write: bytes, a 32-bit field. */
+  /** Parameters.Read and Parameters.Write: bytes, a ULONG in a pointer's place; its upper half is padding. */
   get lengthBytes(): number {
-    return this.#low(IO_STACK_LOCATION.argument1)
+    return this.words[this.word + LOCATION_ARGUMENT_1] as number
   }
   set lengthBytes(value: number) {
     this.argument1 = value
   }
   /** Orders a keyed device queue. */
   get key(): number {
-    return this.#low(IO_STACK_LOCATION.argument2)
+    return this.words[this.word + LOCATION_ARGUMENT_2] as number
   }
   set key(value: number) {
     this.argument2 = value
@@ -119,19 +129,19 @@ export class IoStackLocation extends KernelRecord {
 
   /** Parameters.DeviceIoControl: bytes of the caller's output buffer, a 32-bit field. */
   get outputBufferLengthBytes(): number {
-    return this.#low(IO_STACK_LOCATION.argument1)
+    return this.words[this.word + LOCATION_ARGUMENT_1] as number
   }
   set outputBufferLengthBytes(value: number) {
     this.argument1 = value
   }
   get inputBufferLengthBytes(): number {
-    return this.#low(IO_STACK_LOCATION.argument2)
+    return this.words[this.word + LOCATION_ARGUMENT_2] as number
   }
   set inputBufferLengthBytes(value: number) {
     this.argument2 = value
   }
   get ioControlCode(): number {
-    return this.#low(IO_STACK_LOCATION.argument3)
+    return this.words[this.word + LOCATION_ARGUMENT_3] as number
   }
   set ioControlCode(value: number) {
     this.argument3 = value
@@ -150,10 +160,5 @@ export class IoStackLocation extends KernelRecord {
   }
   set srb(value: number) {
     this.argument1 = value
-  }
-
-  /** A ULONG that takes the place of a pointer: the upper half is padding. */
-  #low(field: Field<'le64'>): number {
-    return this.window.le32(field as number as Field<'le32'>, this.at)
   }
 }

@@ -120,6 +120,27 @@ describe('a stack location', () => {
     rig.end()
   })
 
+  it('is copied bit by bit, whatever the bits mean as a number', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const irp = kernel.ioAllocateIrp(2) as Irp
+    kernel.ioSetNextIrpStackLocation(irp)
+    const { bytes } = kernel.parts.memory
+    const from = irp.current.at
+    const to = irp.next.at
+    for (let round = 0; round < 20_000; round++) {
+      // All ones, quiet and signalling NaNs with payloads, denormals, ordinary numbers.
+      for (let at = 8; at < 0x38; at++)
+        bytes[from + at] = at % 8 > 5 ? ([0xff, 0x7f, 0xf0, 0][round % 4] as number) : round * at
+      kernel.ioCopyCurrentIrpStackLocationToNext(irp)
+      if (Buffer.compare(bytes.subarray(from, from + 0x38), bytes.subarray(to, to + 0x38)) !== 0) {
+        expect([...bytes.subarray(to, to + 0x38)]).toEqual([...bytes.subarray(from, from + 0x38)])
+      }
+    }
+    kernel.ioFreeIrp(irp)
+    rig.end()
+  })
+
   it('reads the arguments as 32 bits where they are', () => {
     const rig = new Rig()
     const irp = rig.kernel.ioAllocateIrp(1) as Irp

@@ -2,7 +2,7 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { LockOperation, type Mdl, spanPages } from '../../guest/kernel/mdl.ts'
 import { NtStatus } from '../../guest/kernel/nt-status.ts'
-import { PageFrames } from '../../guest/kernel/page-frames.ts'
+import { PageFrames, RESERVED_BYTES } from '../../guest/kernel/page-frames.ts'
 import { POISON, PoolType, poolTag, poolTagText } from '../../guest/kernel/pool.ts'
 import { Rig, TAG } from './kernel-rig.ts'
 import { Machine } from './machine.ts'
@@ -183,7 +183,7 @@ describe('page frames', () => {
       fc.property(
         fc.array(fc.tuple(fc.integer({ min: 0, max: 9 }), fc.constantFrom(1, 2, 4, 8)), { maxLength: 40 }),
         (steps) => {
-          const frames = new PageFrames(128 * PAGE)
+          const frames = new PageFrames(RESERVED_BYTES + 112 * PAGE)
           const owned = new Set<number>()
           const runs: [number, number][] = []
           for (const [count, alignment] of steps) {
@@ -196,14 +196,14 @@ describe('page frames', () => {
               continue
             }
             if (count > 0) expect(first % alignment).toBe(0)
-            expect(first).toBeGreaterThanOrEqual(16)
+            expect(first).toBeGreaterThanOrEqual(RESERVED_BYTES / PAGE)
             for (let page = first; page < first + Math.max(1, count); page++) {
               expect(owned.has(page)).toBe(false)
               owned.add(page)
             }
             runs.push([first, Math.max(1, count)])
           }
-          expect(frames.freeCount).toBe(128 - 16 - owned.size)
+          expect(frames.freeCount).toBe(112 - owned.size)
         },
       ),
     )
