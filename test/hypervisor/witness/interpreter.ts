@@ -64,14 +64,12 @@ export class Interpreter {
   readonly #access: MemoryAccess
   readonly #delivery: IdtDelivery
   readonly #code: Map<number, Instruction>
-  readonly #paged: boolean
 
   constructor(core: Core, access: MemoryAccess, delivery: IdtDelivery, program: ProgramName) {
     this.#core = core
     this.#access = access
     this.#delivery = delivery
     this.#code = new Map()
-    this.#paged = true
     this.#place(GUEST.code, PROGRAMS[program])
     for (let vector = 0; vector < 256; vector++) this.#place(GUEST.handlers + 16 * vector, HANDLER)
   }
@@ -94,7 +92,7 @@ export class Interpreter {
         raise(core, GENERAL_PROTECTION, 0)
         continue
       }
-      if (this.#paged && !this.#access.attempt(core.rip, Access.FETCH)) continue
+      if (!this.#access.attempt(core.rip, Access.FETCH)) continue
       const instruction = this.#code.get(core.rip)
       if (instruction === undefined) throw new Error(`no instruction lies at ${core.rip}`)
       this.#execute(instruction)
