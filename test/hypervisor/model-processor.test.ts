@@ -291,6 +291,39 @@ describe('interrupts', () => {
     expect(processor.vmread(Field.entryInterruptionInfo)).toBe(VALID + 0x41)
   })
 
+  it('that pend under STI blocking exit after the operation that follows, like those that are delivered', () => {
+    const machine = machineWith({ pinControls: [Pin.EXTERNAL_INTERRUPT, 0] })
+    const { guest, processor } = machine
+    machine.exited = () => processor.setExternalPin(false)
+    guest.sti()
+    machine.interrupt(0x40)
+    guest.boundary()
+    expect(machine.reasons).toEqual([])
+    guest.boundary()
+    expect(machine.reasons).toEqual([ExitReason.EXTERNAL_INTERRUPT])
+  })
+
+  it('push a frame on an aligned stack, whose RIP for a software interrupt is behind the instruction', () => {
+    const machine = machineWith()
+    const { guest, processor } = machine
+    const { core } = processor
+    const frames: number[][] = []
+    guest.setVector(0x80, () => {
+      frames.push([0, 8, 16, 24, 32].map((offset) => machine.physical.read(RAM_AT + core.rsp + offset, 8)))
+    })
+    guest.boundary()
+    core.rsp -= 12
+    const { rip, rsp, rflags } = core
+    machine.exited = () => {
+      processor.vmwrite(Field.entryInterruptionInfo, VALID + 0x480)
+      processor.vmwrite(Field.entryInstructionLength, 3)
+    }
+    guest.vmcall(0n, 0n, 0n)
+    expect(frames).toEqual([[rip + 3, 0x08, rflags, rsp, 0x10]])
+    expect(rsp % 16).toBe(4)
+    expect([core.rip, core.rsp]).toEqual([rip + 3, rsp])
+  })
+
   it('that cannot be delivered are reported, and injected again by root software', () => {
     const machine = direct()
     const { processor, guest } = machine
@@ -377,6 +410,28 @@ describe('NMIs', () => {
     guest.boundary()
     expect(log).toEqual(['begins', 'ends', 'begins', 'ends'])
     expect(processor.core.blocking & Blocking.NMI).toBe(0)
+  })
+
+  it('are unblocked by an IRET that exits, which says so', () => {
+    const machine = machineWith({ pinControls: [0, Pin.NMI] })
+    const { guest, processor } = machine
+    const page = STACK_TOP - 0x1000
+    const seen: number[][] = []
+    guest.setVector(2, () => machine.unmap(page, 4096))
+    machine.exited = () => {
+      const at = processor.vmread(Field.guestPhysicalAddress)
+      seen.push([processor.vmread(Field.exitQualification), processor.vmread(Field.guestInterruptibility)])
+      machine.ept.map(at - (at % 4096), 4096, { to: RAM_AT + at - (at % 4096), permissions: RWX })
+      if (seen.length === 1) processor.vmwrite(Field.guestInterruptibility, Blocking.NMI)
+    }
+    processor.raiseNmi()
+    guest.boundary()
+    machine.unmap(0x5000, 4096)
+    guest.read(gpa(0x5000), 1)
+    expect(seen).toEqual([
+      [0x1181, 0],
+      [0x181, 0],
+    ])
   })
 
   it('exit with NMI exiting', () => {
