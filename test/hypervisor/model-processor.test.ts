@@ -9,6 +9,7 @@ import {
   Primary,
   Secondary,
 } from '../../hypervisor/vtx/control.ts'
+import { EptTables, PagePool } from '../../hypervisor/vtx/ept.ts'
 import { Field, type FieldName } from '../../hypervisor/vtx/field.ts'
 import { gpa } from '../../protocol/memory.ts'
 import type { GuestProcessor } from '../../protocol/processor.ts'
@@ -81,6 +82,31 @@ describe('an operation that exits', () => {
     ])
   })
 
+  it('is no dead end while virtual time goes on', () => {
+    const machine = machineWith()
+    let count = 0
+    machine.exited = () => {
+      machine.nowUs++
+      if (++count === 40) machine.processor.advance()
+    }
+    machine.guest.vmcall(0n, 0n, 0n)
+    expect(count).toBe(40)
+  })
+
+  it('that was passed over ends STI blocking', () => {
+    const machine = machineWith({ pinControls: [Pin.EXTERNAL_INTERRUPT, 0] })
+    const { guest, processor } = machine
+    machine.exited = (reason) => {
+      if (reason === ExitReason.VMCALL) processor.advance()
+      else processor.setExternalPin(false)
+    }
+    guest.sti()
+    machine.interrupt(0x40)
+    guest.vmcall(0n, 0n, 0n)
+    guest.boundary()
+    expect(machine.reasons).toEqual([ExitReason.VMCALL, ExitReason.EXTERNAL_INTERRUPT])
+  })
+
   it('may be the first thing guest code does, before run', () => {
     const machine = machineWith()
     machine.guest.cpuid(0, 0)
@@ -125,6 +151,17 @@ describe('device registers', () => {
       ])
     },
   )
+
+  it('leave the rest of RAX as it was where the load is narrower than 32 bits', () => {
+    const { guest, processor } = machineWith()
+    processor.registers.setWide(Register.RAX, 0x1122_3344_5566_7788n)
+    expect(guest.read(gpa(0x5000), 1)).toBe(0)
+    expect(processor.registers.getWide(Register.RAX)).toBe(0x1122_3344_5566_7700n)
+    guest.read(gpa(0x5000), 2)
+    expect(processor.registers.getWide(Register.RAX)).toBe(0x1122_3344_5566_0000n)
+    guest.read(gpa(0x5000), 4)
+    expect(processor.registers.getWide(Register.RAX)).toBe(0n)
+  })
 
   it('whose page is plain RAM do not exit', () => {
     const machine = machineWith()
@@ -612,6 +649,21 @@ describe('a saved processor', () => {
     ]
     for (const state of wrong) expect(machine.processor.load(state as never)).not.toBeNull()
     expect(machine.processor.save()).toEqual(good)
+  })
+})
+
+describe('memory before the first entry', () => {
+  it('is seen through the EPT of the current VMCS', () => {
+    const machine = new SmallMachine()
+    machine.ram[0x9000] = 7
+    const tables = new EptTables(machine.physical, new PagePool(0x8_0000, 0x1_0000), 2)
+    tables.map(0, 0x10000, { to: RAM_AT + 0x9000, permissions: RWX })
+    const window = machine.guest.memory.window(gpa(0), 16, 1)
+    expect(window?.u8(0 as never)).toBe(0)
+    machine.processor.vmwrite(Field.eptPointer, tables.pointer())
+    expect(machine.guest.memory.window(gpa(0), 16, 1)?.u8(0 as never)).toBe(7)
+    expect(window?.u8(0 as never)).toBe(7)
+    expect(machine.reasons).toEqual([])
   })
 })
 

@@ -2,11 +2,11 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Capability, type CapabilityProfile } from '../../../hypervisor/vtx/capability.ts'
 import { EntryState } from '../../../hypervisor/vtx/check-group.ts'
-import { VmError } from '../../../hypervisor/vtx/control.ts'
+import { Primary, VmError } from '../../../hypervisor/vtx/control.ts'
 import { CHECK_READERS, ENTRY_CHECKS, failedCheck } from '../../../hypervisor/vtx/entry-checks.ts'
 import { FIELD_NAMES, Field, fieldName } from '../../../hypervisor/vtx/field.ts'
 import { Vmcs } from '../../../hypervisor/vtx/vmcs.ts'
-import { SmallMachine } from '../small-machine.ts'
+import { LAYOUT, SmallMachine } from '../small-machine.ts'
 import { applyEdits, BROKEN, VIRTUAL_8086_GUEST } from './broken-entries.ts'
 
 const CHECKS = ENTRY_CHECKS.flatMap((group) =>
@@ -39,6 +39,12 @@ describe('VM entry', () => {
     expect(failing(stateOf(new SmallMachine()))).toEqual([])
     const machine = new SmallMachine()
     applyEdits(machine.processor.vmx, VIRTUAL_8086_GUEST)
+    expect(failing(stateOf(machine))).toEqual([])
+  })
+
+  it('passes with RIP in the upper half of the address space', () => {
+    const machine = new SmallMachine()
+    applyEdits(machine.processor.vmx, [['guestRip', { value: 0xffff_8000_0000_0000n }]])
     expect(failing(stateOf(machine))).toEqual([])
   })
 
@@ -123,6 +129,25 @@ describe('a check that passed is not made again', () => {
       }),
       { numRuns: 300 },
     )
+  })
+
+  it('unless it reads memory, which changes without a VMWRITE', () => {
+    const machine = new SmallMachine()
+    const state = stateOf(machine)
+    applyEdits(machine.processor.vmx, [
+      ['primaryControls', BigInt(Primary.TPR_SHADOW)],
+      ['virtualApicAddress', { value: BigInt(LAYOUT.virtualApic) }],
+      ['tprThreshold', { value: 5n }],
+      ['vmcsLinkPointer', { value: 0x9000n }],
+    ])
+    machine.physical.putLe32(LAYOUT.virtualApic + 0x80, 0x50)
+    machine.physical.putLe32(0x9000, machine.processor.core.capability.revision)
+    expect(failedCheck(state)).toBeNull()
+    machine.physical.putLe32(LAYOUT.virtualApic + 0x80, 0x40)
+    expect(failedCheck(state)?.check.name).toBe('the TPR threshold is not above the task priority')
+    machine.physical.putLe32(LAYOUT.virtualApic + 0x80, 0x50)
+    machine.physical.putLe32(0x9000, 1)
+    expect(failedCheck(state)?.group.name).toBe('VMCS link pointer')
   })
 
   it('and the verdict is the same as if every check were made, after any sequence of writes', () => {
