@@ -346,6 +346,7 @@ describe('interrupts', () => {
     const { core } = processor
     const frames: number[][] = []
     guest.setVector(0x80, () => {
+      expect(core.rsp % 16).toBe(8)
       frames.push([0, 8, 16, 24, 32].map((offset) => machine.physical.read(RAM_AT + core.rsp + offset, 8)))
     })
     guest.boundary()
