@@ -21,6 +21,9 @@ export interface Region {
   readonly shared?: boolean
 }
 
+/** Views of a region that are kept: a guest uses its pages again, and a view costs more than a comparison. */
+const VIEWS_KEPT = 1024
+
 class Placed {
   readonly base: number
   readonly end: number
@@ -28,6 +31,8 @@ class Placed {
   readonly shared: boolean
   /** The whole region: what cursors point into. */
   readonly window: Window
+  /** The view made last for each page, by the page's number modulo their count. */
+  readonly #views: (Uint8Array<ArrayBuffer> | undefined)[]
 
   constructor(region: Region) {
     this.base = region.base
@@ -35,6 +40,18 @@ class Placed {
     this.bytes = region.bytes
     this.shared = region.shared ?? false
     this.window = new Window(region.bytes, this.shared)
+    this.#views = new Array<Uint8Array<ArrayBuffer> | undefined>(VIEWS_KEPT).fill(undefined)
+  }
+
+  /** The bytes from `at` on, both within the region: one view for everybody who asks for the same. */
+  view(at: number, lengthBytes: number): Uint8Array<ArrayBuffer> {
+    const from = this.bytes.byteOffset + (at - this.base)
+    const slot = (at / PAGE_BYTES) & (VIEWS_KEPT - 1)
+    const kept = this.#views[slot]
+    if (kept !== undefined && kept.byteOffset === from && kept.length === lengthBytes) return kept
+    const view = new Uint8Array(this.bytes.buffer, from, lengthBytes)
+    this.#views[slot] = view
+    return view
   }
 }
 
@@ -144,13 +161,12 @@ export class GuestMemory {
 
   /**
    * Appends views of the range to `into`, one per region touched. False, and nothing appended, when the
-   * range is not wholly backed.
+   * range is not wholly backed. Views are kept and lent again.
    */
   lend(at: Gpa, lengthBytes: number, into: Uint8Array<ArrayBuffer>[]): boolean {
     const last = this.#last
     if (at >= last.base && lengthBytes > 0 && lengthBytes <= last.end - at) {
-      const from = last.bytes.byteOffset + (at - last.base)
-      into.push(new Uint8Array(last.bytes.buffer, from, lengthBytes))
+      into.push(last.view(at, lengthBytes))
       return true
     }
     if (!this.backed(at, lengthBytes)) return false
@@ -159,7 +175,7 @@ export class GuestMemory {
     while (left > 0) {
       const region = this.#find(address) as Placed
       const here = Math.min(left, region.end - address)
-      into.push(region.bytes.subarray(address - region.base, address - region.base + here))
+      into.push(region.view(address, here))
       address += here
       left -= here
     }

@@ -140,6 +140,35 @@ export abstract class DiskIo {
   }
 
   protected abstract finished(outcome: DiskOutcome, bytesDone: number, badOffset: number | null): void
+
+  /**
+   * Makes another request of an answered one, with the same options: for its owner, where a backend answers
+   * before `submit` returns and so has nothing to do with it any more.
+   *
+   * @throws while it waits for its answer.
+   */
+  protected renew(op: DiskOp, offset: number, lengthBytes: number, lent: readonly Uint8Array[]): void {
+    if (!this.answered) throw new Error(`disk request ${this.op} at ${this.offset} is still out`)
+    become(this, op, offset, lengthBytes, lent)
+    this.answered = false
+    this.cancelling = false
+  }
+}
+
+/** What makes one request different from another: nobody else's to change. */
+type RequestFields = { -readonly [field in 'op' | 'offset' | 'lengthBytes' | 'lent']: DiskIo[field] }
+
+function become(
+  fields: RequestFields,
+  op: DiskOp,
+  offset: number,
+  lengthBytes: number,
+  lent: readonly Uint8Array[],
+): void {
+  fields.op = op
+  fields.offset = offset
+  fields.lengthBytes = lengthBytes
+  fields.lent = lent
 }
 
 const NO_OPTIONS = {} as const

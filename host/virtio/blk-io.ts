@@ -18,27 +18,26 @@ export function blkStatus(outcome: DiskOutcome): number {
   return outcome === 'unsupported' ? BlkStatus.UNSUPP : BlkStatus.IOERR
 }
 
-/** A chain's place in the device while its disk request is out: the token and where the status byte goes. */
-export interface BlkTicket {
-  readonly queue: DeviceQueue
-  readonly chain: Chain
-  readonly statusAt: number
-  /** Bytes of the writable side before the status byte. */
-  readonly dataInBytes: number
+/** Where the status byte of a chain goes: its last byte, which has to be writable. */
+export function statusAddress(chain: Chain): number {
+  const last = chain.count - 1
+  return (chain.addresses[last] as number) + (chain.lengths[last] as number) - 1
 }
 
 /**
- * A block request at the disk waist. One object per request: the backend's answer is the only thing that
- * spends the chain, and a second answer is told from the first.
+ * A block request at the disk waist: the backend's answer is the only thing that spends the chain, and a second
+ * answer is told from the first. An object serves one request after another only where answers come before
+ * `submit` returns: elsewhere a late second one would meet another request.
  */
-export class BlkIo extends DiskIo implements BlkTicket {
-  readonly queue: DeviceQueue
-  readonly chain: Chain
-  readonly statusAt: number
-  readonly dataInBytes: number
+export class BlkIo extends DiskIo {
+  queue: DeviceQueue
+  chain: Chain
+  statusAt: number
+  /** Bytes of the writable side before the status byte. */
+  dataInBytes: number
   readonly #answers: BlkAnswers
   /** A write-through device flushes after the write, before it answers. */
-  readonly #flushAfter: DiskBackend | null
+  #flushAfter: DiskBackend | null
   /** Nothing more will come: neither the answer nor a flush behind it. */
   settled: boolean
   /** In the device's list of requests it waits for. */
@@ -48,7 +47,8 @@ export class BlkIo extends DiskIo implements BlkTicket {
 
   constructor(
     answers: BlkAnswers,
-    ticket: BlkTicket,
+    queue: DeviceQueue,
+    chain: Chain,
     op: DiskOp,
     offset: number,
     lengthBytes: number,
@@ -56,15 +56,34 @@ export class BlkIo extends DiskIo implements BlkTicket {
     flushAfter: DiskBackend | null,
   ) {
     super(op, offset, lengthBytes, lent)
-    this.queue = ticket.queue
-    this.chain = ticket.chain
-    this.statusAt = ticket.statusAt
-    this.dataInBytes = ticket.dataInBytes
+    this.queue = queue
+    this.chain = chain
+    this.statusAt = statusAddress(chain)
+    this.dataInBytes = chain.writableBytes - 1
     this.#answers = answers
     this.#flushAfter = flushAfter
     this.settled = false
     this.kept = false
     this.abandoned = false
+  }
+
+  /** The same object for another transfer, once the one before is settled. */
+  again(
+    queue: DeviceQueue,
+    chain: Chain,
+    op: 'read' | 'write',
+    offset: number,
+    lengthBytes: number,
+    lent: readonly Uint8Array[],
+    flushAfter: DiskBackend | null,
+  ): void {
+    this.renew(op, offset, lengthBytes, lent)
+    this.queue = queue
+    this.chain = chain
+    this.statusAt = statusAddress(chain)
+    this.dataInBytes = chain.writableBytes - 1
+    this.#flushAfter = flushAfter
+    this.settled = false
   }
 
   /** Submits, and has the device keep the request when it is not settled yet. */

@@ -34,13 +34,8 @@ export interface BlkRange {
  * an error status, and carries the rule when the driver broke one.
  */
 export type BlkPlan =
-  | {
-      readonly kind: 'transfer'
-      readonly op: 'read' | 'write'
-      readonly offset: number
-      readonly lengthBytes: number
-      readonly lent: readonly Uint8Array[]
-    }
+  /** Its range and its buffers are the parser's `offset`, `lengthBytes` and `lent`, until the next request. */
+  | { readonly kind: 'transfer'; readonly op: 'read' | 'write' }
   | { readonly kind: 'flush' }
   | { readonly kind: 'ranges'; readonly op: DiskOp; readonly ranges: readonly BlkRange[] }
   | { readonly kind: 'reply'; readonly bytes: Uint8Array }
@@ -52,11 +47,11 @@ export type BlkPlan =
       readonly expected: number
     }
 
-/** What a request is judged by: the disk as announced, the limits, and what was negotiated. */
+/** What a request is judged by: the disk as announced, the limits, and what was negotiated. Kept and refreshed. */
 export interface BlkRules {
-  readonly facts: DiskFacts
+  facts: DiskFacts
   readonly limits: BlkLimits
-  readonly features: FeatureSet
+  features: FeatureSet
 }
 
 /** A broken rule that leaves a request answerable. */
@@ -68,6 +63,9 @@ export interface BlkOddity {
 
 const UNSUPPORTED: BlkPlan = { kind: 'refused', outcome: 'unsupported', rule: null, seen: 0, expected: 0 }
 const FLUSH: BlkPlan = { kind: 'flush' }
+const READ: BlkPlan = { kind: 'transfer', op: 'read' }
+const WRITE: BlkPlan = { kind: 'transfer', op: 'write' }
+const NOTHING_LENT: readonly Uint8Array[] = []
 
 function refused(rule: RequirementId, seen: number, expected: number): BlkPlan {
   return { kind: 'refused', outcome: 'error', rule, seen, expected }
@@ -85,6 +83,10 @@ export class BlkParser {
   sector: number
   /** What the request parsed last broke without standing in its own way. */
   oddity: BlkOddity | null
+  /** Of the transfer parsed last: its range in bytes, and views of the guest's buffers made for it alone. */
+  offset: number
+  lengthBytes: number
+  lent: readonly Uint8Array[]
 
   constructor(dma: DmaSpace) {
     this.#dma = dma
@@ -94,6 +96,9 @@ export class BlkParser {
     this.type = -1
     this.sector = 0
     this.oddity = null
+    this.offset = 0
+    this.lengthBytes = 0
+    this.lent = NOTHING_LENT
   }
 
   /** The chain has a writable byte for the status; everything else about it is still open. */
@@ -164,10 +169,12 @@ export class BlkParser {
     if (!(this.sector <= capacity && lengthBytes / SECTOR_BYTES <= capacity - this.sector)) {
       return refused('block.range', this.sector, capacity)
     }
-    const lent = reading
+    this.offset = this.sector * SECTOR_BYTES
+    this.lengthBytes = lengthBytes
+    this.lent = reading
       ? lendPayload(this.#dma, chain, chain.readableCount, chain.count, 0, lengthBytes)
       : lendPayload(this.#dma, chain, 0, chain.readableCount, HEADER_BYTES, lengthBytes)
-    return { kind: 'transfer', op, offset: this.sector * SECTOR_BYTES, lengthBytes, lent }
+    return reading ? READ : WRITE
   }
 
   #flush(chain: Chain, rules: BlkRules): BlkPlan {

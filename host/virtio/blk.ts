@@ -13,9 +13,9 @@ import { Cursor } from '../../protocol/window.ts'
 import type { DiskBackend } from '../disk/backend.ts'
 import type { BlkLimits } from './blk-config.ts'
 import { BLK_LIMITS, blkConfigBytes, blkOffer } from './blk-config.ts'
-import type { BlkAnswers, BlkTicket } from './blk-io.ts'
-import { BlkIo, blkStatus, RangeBatch } from './blk-io.ts'
-import type { BlkPlan } from './blk-request.ts'
+import type { BlkAnswers } from './blk-io.ts'
+import { BlkIo, blkStatus, RangeBatch, statusAddress } from './blk-io.ts'
+import type { BlkPlan, BlkRules } from './blk-request.ts'
 import { BlkParser } from './blk-request.ts'
 import type { Chain } from './chain.ts'
 import type { DeviceSignals, QueueState, VirtioDevice } from './device.ts'
@@ -34,8 +34,10 @@ export interface BlkDeviceSetup {
 /** Counts of what was asked, by request type, for reports; -1 counts what is no type this device knows. */
 export type BlkCounts = ReadonlyMap<number, number>
 
-/** A driver has 2^32 types to choose from, and a count each would be memory it decides on. */
-const COUNTED: ReadonlySet<number> = new Set(Object.values(BlkType))
+/** A driver has 2^32 types to choose from, and a count each would be memory it decides on. By type: where counted. */
+const TALLIES = Uint8Array.from({ length: Math.max(...Object.values(BlkType)) + 1 }, (_, type) =>
+  (Object.values(BlkType) as number[]).includes(type) ? type + 1 : 0,
+)
 
 /**
  * The block device model, VIRTIO 1.3 section 5.2: chains in, disk requests out.
@@ -51,15 +53,18 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
   readonly #dma: DmaSpace
   readonly #backend: DiskBackend
   readonly #limits: BlkLimits
+  readonly #rules: BlkRules
   readonly #queues: readonly DeviceQueue[]
   readonly #parser: BlkParser
   readonly #status: Cursor
-  readonly #counts: Map<number, number>
+  /** By request type plus one; the first counts what is no type. */
+  readonly #tally: Float64Array
   /** Disk requests that were not answered at once. */
   readonly #kept: Set<BlkIo>
+  /** A transfer that a synchronous backend has answered, for the next one: they are most of what is allocated. */
+  #idle: BlkIo | null
   #signals: DeviceSignals | null
   #config: Uint8Array<ArrayBuffer>
-  #features: FeatureSet
   #writeback: boolean
   #resetDone: (() => void) | null
   configGeneration: number
@@ -69,6 +74,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     this.#dma = setup.dma
     this.#backend = setup.backend
     this.#limits = { ...BLK_LIMITS, ...setup.limits }
+    this.#rules = { facts: setup.backend.facts, limits: this.#limits, features: 0n }
     this.offered = blkOffer(setup.backend.facts, this.#limits, setup.version)
     this.queueSizes = Array.from({ length: this.#limits.queues }, () => this.#limits.queueSize)
     this.#queues = this.queueSizes.map(
@@ -76,10 +82,10 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     )
     this.#parser = new BlkParser(setup.dma)
     this.#status = new Cursor()
-    this.#counts = new Map()
+    this.#tally = new Float64Array(TALLIES.length + 1)
     this.#kept = new Set()
+    this.#idle = null
     this.#signals = null
-    this.#features = 0n
     this.#writeback = true
     this.#resetDone = null
     this.configGeneration = 0
@@ -89,7 +95,9 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
 
   /** Requests seen since the device was made, by type. */
   get counts(): BlkCounts {
-    return this.#counts
+    const counts = new Map<number, number>()
+    for (const [index, count] of this.#tally.entries()) if (count > 0) counts.set(index - 1, count)
+    return counts
   }
 
   attach(signals: DeviceSignals): void {
@@ -98,7 +106,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
   }
 
   accept(features: FeatureSet): void {
-    this.#features = features
+    this.#rules.features = features
     // A driver that cannot flush begins with write-through, VIRTIO 1.3 section 5.2.5.2.
     this.#writeback = hasFeature(features, BlkFeature.FLUSH.bit)
     this.#config = this.#makeConfig()
@@ -111,7 +119,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
   }
 
   writeConfig(offset: number, width: AccessWidth, value: number): void {
-    const writable = hasFeature(this.#features, BlkFeature.CONFIG_WCE.bit)
+    const writable = hasFeature(this.#rules.features, BlkFeature.CONFIG_WCE.bit)
     if (!writable || offset !== BlkConfig.writeback || width !== 1 || !(value <= 1)) {
       this.#violated('mmio.config-read-only', null, offset, value, 0)
       return
@@ -122,8 +130,8 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
 
   start(queue: number, place: QueuePlace, from: QueueState): Violation | null {
     return this.#queue(queue).start(place, from, {
-      indirect: hasFeature(this.#features, CommonFeature.INDIRECT_DESC.bit),
-      eventIdx: hasFeature(this.#features, CommonFeature.EVENT_IDX.bit),
+      indirect: hasFeature(this.#rules.features, CommonFeature.INDIRECT_DESC.bit),
+      eventIdx: hasFeature(this.#rules.features, CommonFeature.EVENT_IDX.bit),
     })
   }
 
@@ -160,7 +168,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     const { writeback, generation } = state as { [name: string]: Plain | undefined }
     if (typeof writeback !== 'boolean') return 'writeback is not a boolean'
     if (typeof generation !== 'number' || generation >>> 0 !== generation) return 'generation is not 32 bits'
-    if (writeback !== this.#writeback && !hasFeature(this.#features, BlkFeature.CONFIG_WCE.bit)) {
+    if (writeback !== this.#writeback && !hasFeature(this.#rules.features, BlkFeature.CONFIG_WCE.bit)) {
       return 'writeback was switched without CONFIG_WCE'
     }
     this.#writeback = writeback
@@ -176,21 +184,14 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
       queue.complete(chain, 0)
       return
     }
-    const { facts } = this.#backend
-    const plan = this.#parser.parse(chain, { facts, limits: this.#limits, features: this.#features })
+    this.#rules.facts = this.#backend.facts
+    const plan = this.#parser.parse(chain, this.#rules)
     const { type, oddity } = this.#parser
-    const counted = COUNTED.has(type) ? type : -1
-    this.#counts.set(counted, (this.#counts.get(counted) ?? 0) + 1)
+    const counted = TALLIES[type] ?? 0
+    this.#tally[counted] = (this.#tally[counted] as number) + 1
     if (oddity !== null) this.#violated(oddity.rule, queue, firstOf(chain), oddity.seen, oddity.expected)
     if (this.#platform.trace.on) this.#traceRequest(chain)
-    const last = chain.count - 1
-    const ticket: BlkTicket = {
-      queue,
-      chain,
-      statusAt: (chain.addresses[last] as number) + (chain.lengths[last] as number) - 1,
-      dataInBytes: chain.writableBytes - 1,
-    }
-    this.#carryOut(plan, ticket)
+    this.#carryOut(plan, queue, chain)
   }
 
   keep(io: BlkIo): void {
@@ -207,23 +208,28 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
       this.#settleReset()
       return
     }
-    this.#give(io, status, writtenBytes)
+    this.#give(io.queue, io.chain, io.statusAt, status, writtenBytes)
   }
 
-  #carryOut(plan: BlkPlan, ticket: BlkTicket): void {
+  #carryOut(plan: BlkPlan, queue: DeviceQueue, chain: Chain): void {
     switch (plan.kind) {
       case 'transfer': {
+        const { offset, lengthBytes, lent } = this.#parser
         const flushAfter = plan.op === 'write' && this.#writesThrough() ? this.#backend : null
-        new BlkIo(this, ticket, plan.op, plan.offset, plan.lengthBytes, plan.lent, flushAfter).send(
-          this.#backend,
-        )
+        let io = this.#idle
+        this.#idle = null
+        if (io === null) io = new BlkIo(this, queue, chain, plan.op, offset, lengthBytes, lent, flushAfter)
+        else io.again(queue, chain, plan.op, offset, lengthBytes, lent, flushAfter)
+        io.send(this.#backend)
+        if (io.settled && this.#backend.facts.synchronous) this.#idle = io
         return
       }
       case 'flush':
-        new BlkIo(this, ticket, 'flush', 0, 0, [], null).send(this.#backend)
+        new BlkIo(this, queue, chain, 'flush', 0, 0, [], null).send(this.#backend)
         return
       case 'ranges': {
-        const whole = new BlkIo(this, ticket, plan.op, 0, 0, [], this.#writesThrough() ? this.#backend : null)
+        const flushAfter = this.#writesThrough() ? this.#backend : null
+        const whole = new BlkIo(this, queue, chain, plan.op, 0, 0, [], flushAfter)
         const parts = new RangeBatch(whole, plan.ranges.length).send(this.#backend, plan.ranges)
         if (!whole.settled) {
           whole.holder = {
@@ -236,13 +242,12 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
         return
       }
       case 'reply':
-        this.#reply(ticket, plan.bytes)
+        this.#reply(queue, chain, plan.bytes)
         return
       case 'refused': {
-        const { queue, chain, dataInBytes } = ticket
         if (plan.rule !== null) this.#violated(plan.rule, queue, firstOf(chain), plan.seen, plan.expected)
         const status = blkStatus(plan.outcome === 'unsupported' ? 'unsupported' : 'medium-error')
-        this.#give(ticket, status, dataInBytes === 0 ? 1 : 0)
+        this.#give(queue, chain, statusAddress(chain), status, chain.writableBytes === 1 ? 1 : 0)
         return
       }
       default:
@@ -250,24 +255,24 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     }
   }
 
-  #reply(ticket: BlkTicket, bytes: Uint8Array): void {
-    fillPayload(this.#dma, ticket.chain, bytes)
-    const written = bytes.length === ticket.dataInBytes ? bytes.length + 1 : bytes.length
-    this.#give(ticket, blkStatus('ok'), written)
+  #reply(queue: DeviceQueue, chain: Chain, bytes: Uint8Array): void {
+    fillPayload(this.#dma, chain, bytes)
+    const written = bytes.length === chain.writableBytes - 1 ? bytes.length + 1 : bytes.length
+    this.#give(queue, chain, statusAddress(chain), blkStatus('ok'), written)
   }
 
-  #give(ticket: BlkTicket, status: number, writtenBytes: number): void {
-    const at = gpa(ticket.statusAt)
+  #give(queue: DeviceQueue, chain: Chain, statusAt: number, status: number, writtenBytes: number): void {
+    const at = gpa(statusAt)
     if (!this.#dma.point(this.#status, at, 1)) throw new Error('a checked buffer cannot be had')
     this.#status.window.putU8(BlkStatusByte.status, status, this.#status.base)
     if (this.#dma.log !== null) this.#dma.wrote(at, 1)
-    ticket.queue.complete(ticket.chain, writtenBytes)
+    queue.complete(chain, writtenBytes)
   }
 
   /** Without a write-back cache the driver can control, an answered write is durable. */
   #writesThrough(): boolean {
     if (!this.#backend.facts.volatileCache) return false
-    return !hasFeature(this.#features, BlkFeature.FLUSH.bit) || !this.#writeback
+    return !hasFeature(this.#rules.features, BlkFeature.FLUSH.bit) || !this.#writeback
   }
 
   #abandon(io: BlkIo): void {
@@ -280,7 +285,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
   #settleReset(): void {
     if (this.#resetDone === null || this.#kept.size > 0) return
     for (const queue of this.#queues) queue.discard()
-    this.#features = 0n
+    this.#rules.features = 0n
     this.#writeback = true
     this.#config = this.#makeConfig()
     const done = this.#resetDone

@@ -2,6 +2,9 @@ import type { DmaSpace } from '../../protocol/dma.ts'
 import { gpa } from '../../protocol/memory.ts'
 import type { Chain } from './chain.ts'
 
+/** Where views are gathered. It keeps its room, which a fresh list would ask for each time. */
+const gathered: Uint8Array<ArrayBuffer>[] = []
+
 /**
  * Lends `lengthBytes` of one side of a chain, from `skipBytes` on: how requests see their data whatever the
  * driver's segmentation was. Segments that follow each other in memory are lent as one view, so that pages
@@ -18,8 +21,8 @@ export function lendPayload(
   skipBytes: number,
   lengthBytes: number,
 ): Uint8Array<ArrayBuffer>[] {
-  const lent: Uint8Array<ArrayBuffer>[] = []
   const { addresses, lengths } = chain
+  if (gathered.length > 0) gathered.length = 0
   let skip = skipBytes
   let left = lengthBytes
   let runAt = 0
@@ -38,17 +41,23 @@ export function lendPayload(
       runBytes += here
       continue
     }
-    if (runBytes > 0) lend(dma, runAt, runBytes, lent)
+    if (runBytes > 0) lend(dma, runAt, runBytes)
     runAt = at
     runBytes = here
   }
-  if (runBytes > 0) lend(dma, runAt, runBytes, lent)
+  if (runBytes > 0) lend(dma, runAt, runBytes)
   if (left > 0) throw new Error(`a chain is ${left} bytes short of its own totals`)
-  return lent
+  return takeGathered()
 }
 
-function lend(dma: DmaSpace, at: number, lengthBytes: number, into: Uint8Array<ArrayBuffer>[]): void {
-  if (!dma.lend(gpa(at), lengthBytes, into)) throw new Error('a checked buffer cannot be had')
+/** A list of exactly what was gathered. */
+function takeGathered(): Uint8Array<ArrayBuffer>[] {
+  if (gathered.length !== 1) return gathered.splice(0)
+  return [gathered.pop() as Uint8Array<ArrayBuffer>]
+}
+
+function lend(dma: DmaSpace, at: number, lengthBytes: number): void {
+  if (!dma.lend(gpa(at), lengthBytes, gathered)) throw new Error('a checked buffer cannot be had')
 }
 
 /** Copies a few bytes out of one side of a chain, each read once: headers and small tables. */

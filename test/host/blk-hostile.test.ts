@@ -3,6 +3,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import { GuestMemory, gpa } from '../../protocol/memory.ts'
 import type { TraceEvent } from '../../protocol/trace.ts'
 import { Mmio } from '../../protocol/virtio/mmio.ts'
+import { Window } from '../../protocol/window.ts'
 import { HOSTILE_CASES } from './blk-hostile-cases.ts'
 import { DISCARD, FLUSH, GET_ID, IN, OUT, WRITE_ZEROES } from './blk-model.ts'
 import type { BlkRig } from './blk-rig.ts'
@@ -83,10 +84,12 @@ describe('a hostile driver leaves a violation, a spent token and a living device
     scene.serve([readable(AT, 16), STATUS])
     scene.header(IN, 7n)
     scene.serve([readable(AT, 15), STATUS])
-    expect([...scene.rig.device.counts]).toEqual([
-      [FLUSH, 1],
-      [-1, 1],
-    ])
+    expect(scene.rig.device.counts).toEqual(
+      new Map([
+        [FLUSH, 1],
+        [-1, 1],
+      ]),
+    )
     const blocks = events.filter(({ name }) => name === 'block')
     expect(blocks).toMatchObject([
       { id: 1, type: FLUSH, sector: 0 },
@@ -115,16 +118,21 @@ describe('a hostile driver leaves a violation, a spent token and a living device
     queue.publish()
     rig.kick()
     // The driver publishes just before the device says where it wants to be told: nobody rings for that.
-    const event = queue.place.device + 4 + 8 * SIZE
-    const store = Atomics.store
+    const event = 4 + 8 * SIZE
+    const storeIndex = Window.prototype.storeIndex
     let late = 0
-    vi.spyOn(Atomics, 'store').mockImplementation(((words: Uint16Array, index: number, value: number) => {
-      if (words.byteOffset + 2 * index === event && late++ === 0) {
+    vi.spyOn(Window.prototype, 'storeIndex').mockImplementation(function (
+      this: Window,
+      field,
+      value,
+      base = 0,
+    ) {
+      if (field + base === event && this.lengthBytes === event + 2 && late++ === 0) {
         queue.offer(room)
         queue.publish()
       }
-      return store(words, index, value)
-    }) as typeof Atomics.store)
+      storeIndex.call(this, field, value, base)
+    })
     rig.drain()
     expect(late).toBeGreaterThan(0)
     expect([queue.reap()?.lengthBytes, queue.reap()?.lengthBytes]).toEqual([21, 21])

@@ -8,7 +8,7 @@ import { NO_TRACE } from '../../protocol/trace.ts'
 import { DiskDriver } from './disk-driver.ts'
 import type { Goal, Measurement, Place } from './measure.ts'
 import { nsPerOperation } from './measure.ts'
-import { numberPages, PAGE_BYTES } from './numbered-file.ts'
+import { numberPages, PAGE_BYTES, readThrough } from './numbered-file.ts'
 
 const LONG_PAGES = 256
 /** Offsets drawn beforehand, and read over and over. */
@@ -150,6 +150,7 @@ function measurementOf(shape: Shape): Measurement {
     unit: 'per second',
     operationBytes: requestBytes,
     async run(candidate: string, ms: number, { file }: Place): Promise<number> {
+      readThrough(file)
       const read = await reader(shape, candidate, file)
       const pages = pagesOf(shape, fs.statSync(file).size)
       const depth = shape.layout.length

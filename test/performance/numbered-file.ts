@@ -28,3 +28,14 @@ export function writeNumberedFile(path: string, lengthBytes: number): void {
     fs.closeSync(fd)
   }
 }
+
+/** Reads all of a file, so that what follows finds it in the page cache even where memory is short. */
+export function readThrough(path: string): void {
+  const chunk = new Uint8Array(CHUNK_BYTES)
+  const fd = fs.openSync(path, 'r')
+  try {
+    while (fs.readSync(fd, chunk, 0, chunk.length, null) > 0);
+  } finally {
+    fs.closeSync(fd)
+  }
+}

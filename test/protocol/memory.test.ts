@@ -149,6 +149,38 @@ describe('GuestMemory', () => {
     )
   })
 
+  it('lends the right bytes however often and in whatever order, views that are kept included', () => {
+    // Pages 4 MiB apart share a place among the views kept, and ranges of one page differ in start and length.
+    const memory = new GuestMemory([
+      { base: gpa(0), bytes: new Uint8Array(2 ** 23 + 8 * PAGE_BYTES) },
+      { base: gpa(2 ** 32), bytes: new Uint8Array(2 ** 23).subarray(2 ** 22) },
+    ])
+    const page = fc.tuple(fc.constantFrom(0, 1024, 2048, 2 ** 20, 2 ** 20 + 1), fc.nat(2))
+    const range = fc.record({
+      page: page.map(([far, near]) => far + near),
+      skip: fc.constantFrom(0, 1, 8, PAGE_BYTES - 1),
+      lengthBytes: fc.constantFrom(1, 512, PAGE_BYTES, 3 * PAGE_BYTES),
+    })
+    fc.assert(
+      fc.property(fc.array(range, { minLength: 1, maxLength: 20 }), (ranges) => {
+        for (const { page, skip, lengthBytes } of ranges) {
+          const at = page * PAGE_BYTES + skip
+          const pieces: Uint8Array<ArrayBuffer>[] = []
+          expect(memory.lend(gpa(at), lengthBytes, pieces)).toBe(true)
+          const region = memory.regions[at < 2 ** 32 ? 0 : 1]
+          const bytes = region?.bytes ?? new Uint8Array(0)
+          expect(pieces.map(({ buffer, byteOffset, length }) => ({ buffer, byteOffset, length }))).toEqual([
+            {
+              buffer: bytes.buffer,
+              byteOffset: bytes.byteOffset + at - (region?.base ?? 0),
+              length: lengthBytes,
+            },
+          ])
+        }
+      }),
+    )
+  })
+
   it('lends memory itself, not a copy of it', () => {
     fc.assert(
       fc.property(pointed, ({ memory, model, at, lengthBytes }) => {

@@ -1,0 +1,118 @@
+import { describe, expect, test } from 'vitest'
+import type { DiskBackend, DiskFacts, DiskIo, DiskOutcome } from '../../host/disk/backend.ts'
+import { DiskIo as Io } from '../../host/disk/backend.ts'
+import { MemoryDisk } from '../../host/disk/memory.ts'
+import { TestIo } from '../conformance/disk-backend.ts'
+import { IN } from './blk-model.ts'
+import { BlkRig, placeAt, placeEnd } from './blk-rig.ts'
+
+const BYTES = 64 * 512
+const AT = 0x8000
+
+/** A memory disk that also remembers the objects it was given, and may hold answers back. */
+class RememberingDisk implements DiskBackend {
+  readonly given: DiskIo[] = []
+  readonly held: DiskIo[] = []
+  readonly #disk = new MemoryDisk(BYTES, {
+    blockBytes: 512,
+    physicalBlockBytes: 512,
+    readOnly: false,
+    serial: '',
+  })
+  readonly #synchronous: boolean
+
+  constructor(synchronous: boolean) {
+    this.#synchronous = synchronous
+    for (let sector = 0; sector < 64; sector++) {
+      const bytes = new Uint8Array(512).fill(sector)
+      this.#disk.submit(new TestIo('write', sector * 512, 512, [bytes]))
+    }
+  }
+
+  get facts(): DiskFacts {
+    return { ...this.#disk.facts, synchronous: this.#synchronous, privateLoans: false }
+  }
+
+  submit(io: DiskIo): void {
+    this.given.push(io)
+    if (this.#synchronous || this.given.length % 2 === 0) this.#disk.submit(io)
+    else this.held.push(io)
+  }
+
+  answerHeld(): void {
+    for (const io of this.held.splice(0)) this.#disk.submit(io)
+  }
+
+  watch(): () => void {
+    return () => {}
+  }
+
+  close(finished: () => void): void {
+    finished()
+  }
+}
+
+/** Reads these sectors together, and returns what came back by sector. */
+function read(disk: RememberingDisk, sectors: readonly number[]): (readonly number[])[] {
+  const rig = new BlkRig({ backend: disk })
+  const queue = rig.bringUp()
+  expect(placeEnd(placeAt(0, 64))).toBeLessThan(AT)
+  for (const [i, sector] of sectors.entries()) {
+    const at = AT + i * 1024
+    const view = new DataView(rig.bytes.buffer, at, 16)
+    view.setUint32(0, IN, true)
+    view.setBigUint64(8, BigInt(sector), true)
+    rig.bytes[at + 528] = 0xff
+    queue.offer([
+      { at, lengthBytes: 16, write: false },
+      { at: at + 16, lengthBytes: 513, write: true },
+    ])
+  }
+  queue.publish()
+  rig.kick()
+  rig.drain()
+  disk.answerHeld()
+  rig.drain()
+  expect(rig.rules).toEqual([])
+  const lengths = sectors.map(() => queue.reap()?.lengthBytes)
+  expect(lengths).toEqual(sectors.map(() => 513))
+  return sectors.map((_, i) => [...new Set(rig.bytes.subarray(AT + i * 1024 + 16, AT + i * 1024 + 529))])
+}
+
+describe('requests of the block device at the waist', () => {
+  const sectors = [3, 60, 1, 17, 5]
+  const expected = sectors.map((sector) => [sector, 0])
+
+  test('are one object after another for a synchronous backend, each read to its own place', () => {
+    const disk = new RememberingDisk(true)
+    expect(read(disk, sectors)).toEqual(expected)
+    expect(disk.given).toHaveLength(sectors.length)
+    expect(new Set(disk.given).size).toBe(1)
+  })
+
+  test('are an object each for a backend that may answer later, even where it answers at once', () => {
+    const disk = new RememberingDisk(false)
+    expect(read(disk, sectors)).toEqual(expected)
+    expect(new Set(disk.given).size).toBe(sectors.length)
+  })
+
+  test('cannot be answered again while nothing else is asked', () => {
+    const disk = new RememberingDisk(true)
+    read(disk, [4])
+    expect(() => disk.given[0]?.answer('ok')).toThrow('answered twice')
+  })
+
+  test('are not made into others while they wait', () => {
+    class Renewable extends Io {
+      again(): void {
+        this.renew('read', 512, 512, [])
+      }
+      protected finished(_outcome: DiskOutcome): void {}
+    }
+    const io = new Renewable('read', 0, 512, [])
+    expect(() => io.again()).toThrow('still out')
+    io.answer('ok')
+    io.again()
+    expect([io.offset, io.answered]).toEqual([512, false])
+  })
+})
