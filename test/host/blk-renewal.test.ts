@@ -2,8 +2,10 @@ import { describe, expect, test } from 'vitest'
 import type { DiskBackend, DiskFacts, DiskIo, DiskOutcome } from '../../host/disk/backend.ts'
 import { DiskIo as Io } from '../../host/disk/backend.ts'
 import { MemoryDisk } from '../../host/disk/memory.ts'
+import { featureMask } from '../../protocol/version.ts'
+import { BlkFeature } from '../../protocol/virtio/blk.ts'
 import { TestIo } from '../conformance/disk-backend.ts'
-import { IN } from './blk-model.ts'
+import { IN, OUT } from './blk-model.ts'
 import { BlkRig, placeAt, placeEnd } from './blk-rig.ts'
 
 const BYTES = 64 * 512
@@ -62,10 +64,12 @@ function read(disk: RememberingDisk, sectors: readonly number[]): (readonly numb
     const view = new DataView(rig.bytes.buffer, at, 16)
     view.setUint32(0, IN, true)
     view.setBigUint64(8, BigInt(sector), true)
-    rig.bytes[at + 528] = 0xff
+    rig.bytes[at + 560] = 0xff
     queue.offer([
       { at, lengthBytes: 16, write: false },
-      { at: at + 16, lengthBytes: 513, write: true },
+      { at: at + 16, lengthBytes: 256, write: true },
+      // A gap: the request is lent two views.
+      { at: at + 304, lengthBytes: 257, write: true },
     ])
   }
   queue.publish()
@@ -76,7 +80,10 @@ function read(disk: RememberingDisk, sectors: readonly number[]): (readonly numb
   expect(rig.rules).toEqual([])
   const lengths = sectors.map(() => queue.reap()?.lengthBytes)
   expect(lengths).toEqual(sectors.map(() => 513))
-  return sectors.map((_, i) => [...new Set(rig.bytes.subarray(AT + i * 1024 + 16, AT + i * 1024 + 529))])
+  return sectors.map((_, i) => {
+    const at = AT + i * 1024
+    return [...new Set([...rig.bytes.subarray(at + 16, at + 272), ...rig.bytes.subarray(at + 304, at + 561)])]
+  })
 }
 
 describe('requests of the block device at the waist', () => {
@@ -94,6 +101,26 @@ describe('requests of the block device at the waist', () => {
     const disk = new RememberingDisk(false)
     expect(read(disk, sectors)).toEqual(expected)
     expect(new Set(disk.given).size).toBe(sectors.length)
+  })
+
+  test('flush behind a write where the driver cannot, and behind no read before or after it', () => {
+    const disk = new RememberingDisk(true)
+    const rig = new BlkRig({ backend: disk })
+    const queue = rig.bringUp(rig.device.offered & ~featureMask(BlkFeature.FLUSH.bit))
+    const asked: string[] = []
+    for (const type of [IN, OUT, IN, OUT, OUT, IN]) {
+      new DataView(rig.bytes.buffer, AT, 16).setUint32(0, type, true)
+      queue.offer([
+        { at: AT, lengthBytes: 16, write: false },
+        { at: AT + 512, lengthBytes: 512, write: type === IN },
+        { at: AT + 1024, lengthBytes: 1, write: true },
+      ])
+      queue.publish()
+      rig.kick()
+      rig.drain()
+      asked.push(...disk.given.splice(0).map(({ op }) => op))
+    }
+    expect(asked).toEqual(['read', 'write', 'flush', 'read', 'write', 'flush', 'write', 'flush', 'read'])
   })
 
   test('cannot be answered again while nothing else is asked', () => {
