@@ -5,6 +5,7 @@ import type { CapabilityProfile } from '../../hypervisor/vtx/capability.ts'
 import { HASWELL } from '../../hypervisor/vtx/capability.ts'
 import { EptTables, PagePool } from '../../hypervisor/vtx/ept.ts'
 import { EptEntry } from '../../hypervisor/vtx/ept-walk.ts'
+import { Field, type FieldName } from '../../hypervisor/vtx/field.ts'
 import { Physical } from '../../hypervisor/vtx/physical.ts'
 import { startVmx } from '../../hypervisor/vtx/start-state.ts'
 import { GuestMemory, gpa } from '../../protocol/memory.ts'
@@ -124,4 +125,23 @@ export class SmallMachine {
     this.processor.setExternalPin(this.vectors.length > 0)
     return vector
   }
+}
+
+/** Root software that emulates nothing and passes over every instruction. */
+export function machineWith(
+  edits: Partial<Record<FieldName, [set: number, clear: number]>> = {},
+): SmallMachine {
+  const machine = new SmallMachine()
+  const { processor } = machine
+  for (const [name, [set, clear]] of Object.entries(edits)) {
+    const field = Field[name as FieldName]
+    processor.vmwrite(field, (((processor.vmread(field) | set) & ~clear) >>> 0) as number)
+  }
+  machine.exited = () => processor.advance()
+  return machine
+}
+
+export function runs(machine: SmallMachine, program: (guest: GuestProcessor) => void): 'halted' | 'yielded' {
+  machine.processor.setProgram({ run: program })
+  return machine.processor.run()
 }

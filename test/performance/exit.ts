@@ -8,7 +8,8 @@ import { SmallMachine } from '../hypervisor/small-machine.ts'
 import type { Measurement } from './measure.ts'
 import { nsPerOperation } from './measure.ts'
 
-const BATCH = 20_000
+/** Short, so that on a busy machine most batches run without being preempted. */
+const BATCH = 500
 
 /** Stands for the work a device would do, so that both candidates do it. */
 class Device {
