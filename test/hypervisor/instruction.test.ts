@@ -186,6 +186,24 @@ describe('the APIC-access page', () => {
     },
   )
 
+  it.each(PROFILES)(
+    'exits for what is no whole register, and nothing comes of it, on profile $name',
+    (profile) => {
+      const machine = guestOf(
+        (guest) => {
+          guest.setTaskPriority(7)
+          guest.write(gpa(LOCAL_APIC_BASE + 0x80), 8, 0xff)
+          guest.write(gpa(LOCAL_APIC_BASE + 0x84), 4, 0xff)
+          expect(guest.read(gpa(LOCAL_APIC_BASE + 0x80), 8)).toBe(0)
+          expect(guest.read(gpa(LOCAL_APIC_BASE + 0x8c), 4)).toBe(0)
+          expect(guest.taskPriority).toBe(7)
+        },
+        { profile },
+      )
+      expect(machine.counters.of(ExitReason.APIC_ACCESS)).toBe(4)
+    },
+  )
+
   it.each(PROFILES)('shows one task priority to CR8 and to the register, on profile $name', (profile) => {
     guestOf(
       (guest) => {
