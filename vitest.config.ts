@@ -5,6 +5,7 @@ export default defineConfig({
   plugins: [seededFaults()],
   test: {
     include: ['test/**/*.test.ts'],
+    setupFiles: ['test/seed.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
   },

@@ -56,14 +56,17 @@ describe('a disk through the class driver', () => {
           machine.run(function* () {
             const started = yield* rig.start()
             if (started !== 0) throw new Error(ntStatusName(started))
-            // No command fails more often than it is tried, so that all of them pass.
-            let streak = 0
+            // No command fails more often than it is tried, so that all of them pass. Counted for each command by
+            // itself: the pieces of one transfer are under way together.
+            const streaks = new Map<string, number>()
             below.fault = (seen: Seen) => {
               const operation = seen.cdb[0] ?? 0
+              const command = seen.cdb.join()
+              const streak = streaks.get(command) ?? 0
               let next = [0x28, 0x2a, 0x35].includes(operation) ? (faults.next().value ?? null) : null
               const short = next?.moved !== undefined && operation === 0x35
               if (streak === 7 || short) next = null
-              streak = next === null || next.delayUs !== undefined ? 0 : streak + 1
+              streaks.set(command, next === null || next.delayUs !== undefined ? 0 : streak + 1)
               return next
             }
             const device = rig.named('\\??\\PhysicalDrive0')
