@@ -41,7 +41,7 @@ export const deviceFaults: readonly Fault[] = [
     'core.device.config.1',
     BLK,
     'readConfig(offset: number, width: AccessWidth): number {',
-    'readConfig(offset: number, width: AccessWidth): number {\n    if (this.#features === 0n) return 0',
+    'readConfig(offset: number, width: AccessWidth): number {\n    if (this.#rules.features === 0n) return 0',
   ),
   fault(
     'core.device.status.1',
@@ -113,8 +113,8 @@ export const deviceFaults: readonly Fault[] = [
   fault(
     'split.device.desc-table.1',
     BLK,
-    'ticket.queue.complete(ticket.chain, writtenBytes)',
-    'this.#dma.window(gpa(ticket.chain.addresses[0] as number), 1, 1)?.fill(0x55, 0, 1)\n    ticket.queue.complete(ticket.chain, writtenBytes)',
+    'queue.complete(chain, writtenBytes)',
+    'this.#dma.window(gpa(chain.addresses[0] as number), 1, 1)?.fill(0x55, 0, 1)\n    queue.complete(chain, writtenBytes)',
   ),
   fault(
     'split.device.desc-table.4',
@@ -137,8 +137,8 @@ export const deviceFaults: readonly Fault[] = [
   fault(
     'split.device.used-ring.2',
     BLK,
-    'this.#give(ticket, status, dataInBytes === 0 ? 1 : 0)',
-    'this.#give(ticket, status, dataInBytes + 1)',
+    'this.#give(queue, chain, statusAddress(chain), status, chain.writableBytes === 1 ? 1 : 0)',
+    'this.#give(queue, chain, statusAddress(chain), status, chain.writableBytes)',
   ),
   fault(
     'split.device.used-ring.1',
