@@ -155,6 +155,7 @@ function collect(value: string, before: readonly string[] | undefined): string[]
 
 process.once('SIGINT', () => end(130))
 process.once('SIGTERM', () => end(143))
+process.once('SIGHUP', () => end(129))
 process.on('uncaughtException', mistake)
 process.on('unhandledRejection', mistake)
 process.stdout.on('error', (error: NodeJS.ErrnoException) =>
