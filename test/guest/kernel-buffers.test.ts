@@ -1,8 +1,9 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { controlCode, Method } from '../../guest/kernel/io-control.ts'
-import { DeviceFlag, Major } from '../../guest/kernel/io-layout.ts'
+import { DeviceFlag, IrpFlag, Major } from '../../guest/kernel/io-layout.ts'
 import type { Irp } from '../../guest/kernel/irp.ts'
+import { MdlFlag } from '../../guest/kernel/mdl.ts'
 import { type NtStatus, NtStatus as Status } from '../../guest/kernel/nt-status.ts'
 import { finish, Rig, STATUS_CLASSES } from './kernel-rig.ts'
 
@@ -175,6 +176,39 @@ describe('device control buffers', () => {
     )
   })
 
+  it('lets the pointer alone decide whether an answer is copied back, not its length', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const flags: number[] = []
+    rig.layer({
+      name: '\\Device\\Buffers',
+      dispatch: {
+        [Major.DEVICE_CONTROL]: (_device, irp) => {
+          flags.push(irp.flags & IrpFlag.INPUT_OPERATION)
+          return finish(kernel, irp, Status.SUCCESS)
+        },
+      },
+    })
+    const iosb = rig.iosb()
+    rig.machine.run(function* () {
+      const { handle } = yield* kernel.nt.createFile('\\Device\\Buffers', { synchronous: true })
+      const code = controlCode(0x22, 3, Method.BUFFERED, 0)
+      for (const output of [iosb, 0]) {
+        yield* kernel.nt.deviceIoControlFile(handle, {
+          iosb,
+          code,
+          input: iosb,
+          inputBytes: 4,
+          output,
+          outputBytes: 0,
+        })
+      }
+      yield* kernel.nt.close(handle)
+    })
+    expect(flags).toEqual([IrpFlag.INPUT_OPERATION, 0])
+    rig.end()
+  })
+
   it('lets a driver that says it returned more than it wrote leak pool memory, as Windows does', () => {
     const rig = new Rig()
     const { kernel } = rig
@@ -228,6 +262,10 @@ describe('transfer buffers', () => {
                   : lengthBytes === 0
                     ? 0
                     : kernel.mmGetSystemAddressForMdlSafe(kernel.mdlAt(irp.mdlAddress))
+            if (kind === 'direct' && lengthBytes > 0) {
+              // Locked for what will be done to the pages.
+              expect(kernel.mdlAt(irp.mdlAddress).has(MdlFlag.WRITE_OPERATION)).toBe(!write)
+            }
             if (lengthBytes > 0) {
               const given = new Uint8Array(lengthBytes)
               space.copyOut(at, given)
@@ -285,6 +323,8 @@ describe('transfer buffers', () => {
         yield* kernel.nt.deviceIoControlFile(handle, {
           iosb,
           code: controlCode(0x22, 1, Method.OUT_DIRECT, 0),
+          input: iosb,
+          inputBytes: 8,
           output: readOnly,
           outputBytes: 4,
         }),

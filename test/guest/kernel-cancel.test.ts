@@ -288,6 +288,45 @@ describe('a cancel-safe queue', () => {
   })
 })
 
+describe('a request that was cancelled before it is kept', () => {
+  it.each(KEEPERS)('ends at once, with %s', (_name, make) => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const keeper = make(rig)
+    const device = rig.layer({
+      dispatch: { [Major.READ]: (self, irp) => keeper.keep(self, irp) },
+      startIo: () => undefined,
+    })
+    const ends: NtStatus[] = []
+    rig.machine.run(function* () {
+      const irps = [0, 1].map(() => kernel.ioAllocateIrp(1) as Irp)
+      for (const irp of irps) {
+        irp.next.major = Major.READ
+        kernel.ioSetCompletionRoutine(
+          irp,
+          kernel.routine((_device: DeviceObject | null, one: Irp) => {
+            ends.push(one.status)
+            return NtStatus.MORE_PROCESSING_REQUIRED
+          }),
+        )
+      }
+      const [first, second] = irps as [Irp, Irp]
+      kernel.ioCallDriver(device, first)
+      second.cancel = true
+      const before = kernel.keRaiseIrql(1)
+      expect(kernel.ioCallDriver(device, second)).toBe(NtStatus.PENDING)
+      expect(kernel.keGetCurrentIrql()).toBe(1)
+      expect(ends).toEqual([NtStatus.CANCELLED])
+      kernel.keLowerIrql(before)
+      keeper.next(device)
+      for (const irp of irps) kernel.ioFreeIrp(irp)
+      yield
+    })
+    expect(ends).toEqual([NtStatus.CANCELLED, NtStatus.SUCCESS])
+    rig.end()
+  })
+})
+
 describe('an application', () => {
   it('cancels its requests through one handle and waits until they are over; by IOSB from Vista on', () => {
     for (const version of Object.values(WINDOWS_VERSIONS)) {

@@ -446,6 +446,26 @@ describe('the dispatcher', () => {
     rig.end()
   })
 
+  it('wakes everybody of an event, also behind a thread that waits for it twice', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const woken: number[] = []
+    rig.machine.run(function* () {
+      const event = kernel.keInitializeEvent(rig.room(KEVENT.$size), true, false)
+      for (const id of [0, 1, 2]) {
+        kernel.psCreateSystemThread(function* () {
+          expect(yield* kernel.keWaitForMultipleObjects([event, event], true)).toBe(Status.SUCCESS)
+          woken.push(id)
+        })
+      }
+      yield* kernel.keDelayExecutionThread(5)
+      kernel.keSetEvent(event)
+      yield* kernel.keDelayExecutionThread(5)
+    })
+    expect(woken).toEqual([0, 1, 2])
+    rig.end()
+  })
+
   it('waits for up to 64 objects', () => {
     const rig = new Rig()
     const { kernel } = rig

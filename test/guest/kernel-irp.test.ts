@@ -231,6 +231,88 @@ describe('the system stops', () => {
   })
 })
 
+describe('IoCompleteRequest above DISPATCH level', () => {
+  it('stops the system at the request itself', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    let at = 0
+    expect(
+      rig.machine.crash(function* () {
+        const irp = kernel.ioAllocateIrp(1) as Irp
+        at = irp.at
+        kernel.ioSetNextIrpStackLocation(irp)
+        kernel.keRaiseIrql(3)
+        kernel.ioCompleteRequest(irp)
+        yield
+      }),
+    ).toEqual([0x0a, at])
+  })
+})
+
+describe('the device a completion routine is given', () => {
+  it('is the one the location names, whoever used the request or the address before', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const seen: (DeviceObject | null)[] = []
+    const routine = kernel.routine((device: DeviceObject | null) => {
+      seen.push(device)
+      return NtStatus.MORE_PROCESSING_REQUIRED
+    })
+    const bottom = rig.layer({
+      dispatch: { [Major.READ]: (_self, irp) => finish(kernel, irp, NtStatus.SUCCESS) },
+    })
+    const send = (own: DeviceObject): void => {
+      const irp = kernel.ioAllocateIrp(2) as Irp
+      kernel.ioSetNextIrpStackLocation(irp)
+      irp.current.deviceObject = own.at
+      irp.next.major = Major.READ
+      kernel.ioSetCompletionRoutine(irp, routine)
+      kernel.ioCallDriver(bottom, irp)
+      kernel.ioFreeIrp(irp)
+    }
+    const first = rig.layer({
+      dispatch: {
+        [Major.READ]: (_self, irp) => {
+          kernel.ioCopyCurrentIrpStackLocationToNext(irp)
+          kernel.ioSetCompletionRoutine(irp, routine)
+          return kernel.ioCallDriver(bottom, irp)
+        },
+      },
+    })
+    const own = rig.layer()
+    // The request's memory remembers `first` from here on.
+    const irp = kernel.ioAllocateIrp(2) as Irp
+    irp.next.major = Major.READ
+    kernel.ioCallDriver(first, irp)
+    kernel.ioFreeIrp(irp)
+    send(own)
+    send(first)
+    expect(seen).toEqual([first, own, first])
+    // Another device at the same address.
+    const driver = kernel.parts.devices.createDriver('\\Driver\\Again')
+    if (driver === null) throw new Error('no memory')
+    const make = (): DeviceObject => kernel.ioCreateDevice(driver, { extensionBytes: 600 }) as DeviceObject
+    const old = make()
+    driver.setMajorFunction(Major.READ, first.driver.majorFunction(Major.READ))
+    const again = kernel.ioAllocateIrp(2) as Irp
+    again.next.major = Major.READ
+    kernel.ioCallDriver(old, again)
+    kernel.ioFreeIrp(again)
+    let fresh = make()
+    const others: DeviceObject[] = []
+    kernel.ioDeleteDevice(old)
+    while (fresh.at !== old.at) {
+      others.push(fresh)
+      fresh = make()
+    }
+    send(fresh)
+    expect(seen.at(-1)).toBe(fresh)
+    for (const device of [...others, fresh]) kernel.ioDeleteDevice(device)
+    kernel.parts.devices.deleteDriver(driver)
+    rig.end()
+  })
+})
+
 describe('a driver table', () => {
   it('refuses what the driver did not set, with INVALID_DEVICE_REQUEST', () => {
     const rig = new Rig()
