@@ -113,7 +113,7 @@ export class KernelParts {
     this.cancelQueues = new CancelQueues(memory, routines, this.flow, this.cancellation)
     this.startIo = new StartIo(memory, hal, routines, this.irps, this.cancellation, this.dpcs)
     this.removeLocks = new RemoveLocks(memory, hal, this.synchronization, this.waits)
-    this.threadIrps = new ThreadIrps(this.irps, this.scheduler, this.waits, this.cancellation)
+    this.threadIrps = new ThreadIrps(hal, this.irps, this.scheduler, this.waits, this.cancellation)
     this.events = new EventObjects(hal, pool, this.synchronization)
     this.drivers = new DriverLoader(this.devices, routines)
     this.work = new WorkQueue(

@@ -12,6 +12,7 @@ import { accessOf } from './io-control.ts'
 import { FileFlag, IrpFlag, Major, StackFlag } from './io-layout.ts'
 import type { Irp } from './irp.ts'
 import type { IrpBuilder } from './irp-builder.ts'
+import { Irql } from './irql.ts'
 import { IO_STATUS_BLOCK } from './layout.ts'
 import { NtStatus, ntError, ntSuccess } from './nt-status.ts'
 import type { Routine } from './routine.ts'
@@ -224,7 +225,7 @@ export class NtRequests {
 
   /** Sends it and, on a synchronous handle, waits for it (IopSynchronousServiceTail). */
   *#send(file: FileObject, top: DeviceObject, irp: Irp, deferred: boolean, position: number | null): Waiting {
-    const { builder, flow, final, files, waits, cancellation, memory, apcs } = this.#parts
+    const { builder, flow, final, files, waits, cancellation, memory, apcs, hal } = this.#parts
     const { userIosb } = irp
     builder.queueToThread(irp)
     let status = yield* settled(flow.call(top, irp))
@@ -238,7 +239,10 @@ export class NtRequests {
       })
       if (ended !== NtStatus.SUCCESS) {
         // Alerted: the request is called back, and still waited for.
+        // At APC level: until the event is set, the request is there.
+        const before = hal.raise(Irql.APC)
         if (event.signalState === 0) cancellation.cancel(irp)
+        hal.lower(before)
         yield* waits.wait([event.at], true)
         if (ended === NtStatus.USER_APC) apcs.deliverCurrent()
       }

@@ -13,6 +13,8 @@ const THREAD_TAG = poolTag('Thre')
 const NESTING_MAX = 6
 /** Resumptions before the processor is given back, so that devices have their turns while threads are busy. */
 const TURN_STEPS = 64
+/** With preemption everywhere: at most so many, so that devices come between any two. */
+const PREEMPTED_TURN_STEPS = 8
 
 export interface ThreadOptions {
   readonly name?: string
@@ -103,7 +105,9 @@ export class Scheduler {
 
   /** Runs threads until none is ready (true) or a turn is over (false). */
   run(): boolean {
-    for (let steps = 0; steps < TURN_STEPS; steps++) {
+    const random = this.#hal.preemption
+    const turn = random === null ? TURN_STEPS : 1 + random.below(PREEMPTED_TURN_STEPS)
+    for (let steps = 0; steps < turn; steps++) {
       const next = this.#takeReady()
       if (next === null) return true
       this.#step(next)
@@ -116,6 +120,11 @@ export class Scheduler {
     if (this.#nesting >= NESTING_MAX || this.#current === null) return
     const next = this.#takeReady()
     if (next === null) return
+    if (next.onStack) {
+      // Woken between its decision to wait and its yield: it cannot run on top of itself.
+      this.#makeReady(next)
+      return
+    }
     const before = this.#current
     this.#nesting++
     this.#step(next)
@@ -131,7 +140,10 @@ export class Scheduler {
     thread.state = 'running'
     this.#hal.resume(thread.irql)
     this.#watcher?.resumed(thread)
-    if (thread.body === null || thread.body.next().done === true) this.#finish(thread)
+    thread.onStack = true
+    const done = thread.body === null || thread.body.next().done === true
+    thread.onStack = false
+    if (done) this.#finish(thread)
     else {
       thread.irql = this.#hal.irql
       if (thread.irql >= Irql.DISPATCH) this.waitedTooHigh(0)

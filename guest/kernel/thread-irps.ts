@@ -1,8 +1,10 @@
 import type { Cancellation } from './cancellation.ts'
 import type { FileObject } from './file-object.ts'
+import type { Hal } from './hal.ts'
 import { IRP } from './io-layout.ts'
 import type { Irp } from './irp.ts'
 import type { IrpPool } from './irp-pool.ts'
+import { Irql } from './irql.ts'
 import { firstEntry, nextEntry, removeEntry } from './list.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { Thread, Waiting } from './thread.ts'
@@ -13,12 +15,14 @@ const CANCEL_POLL_US = 10_000
 
 /** The requests that threads issued and that are not finished. */
 export class ThreadIrps {
+  readonly #hal: Hal
   readonly #irps: IrpPool
   readonly #scheduler: Scheduler
   readonly #waits: Waits
   readonly #cancellation: Cancellation
 
-  constructor(irps: IrpPool, scheduler: Scheduler, waits: Waits, cancellation: Cancellation) {
+  constructor(hal: Hal, irps: IrpPool, scheduler: Scheduler, waits: Waits, cancellation: Cancellation) {
+    this.#hal = hal
     this.#irps = irps
     this.#scheduler = scheduler
     this.#waits = waits
@@ -34,10 +38,15 @@ export class ThreadIrps {
     return found
   }
 
-  /** Cancels those that fit. Cancelling one may finish others, so each is looked up again. */
+  /**
+   * Cancels those that fit. At APC level, where no thread runs the last stage of a request: what is listed stays
+   * allocated, though it may be finished by the time it is cancelled.
+   */
   cancel(thread: Thread, fits: (irp: Irp) => boolean): boolean {
+    const before = this.#hal.raise(Irql.APC)
     const chosen = this.of(thread).filter(fits)
-    for (const irp of chosen) if (this.of(thread).includes(irp)) this.#cancellation.cancel(irp)
+    for (const irp of chosen) this.#cancellation.cancel(irp)
+    this.#hal.lower(before)
     return chosen.length > 0
   }
 

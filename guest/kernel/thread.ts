@@ -41,6 +41,8 @@ export class Thread extends KernelRecord {
   /** Null until it is created and once it has ended. */
   body: Waiting<unknown> | null
   state: ThreadState
+  /** Its code is on the machine's stack: it runs, or another thread was put on top of it. */
+  onStack: boolean
   /** The level at which it stopped. */
   irql: Irql
   /** How the last wait ended. */
@@ -65,6 +67,7 @@ export class Thread extends KernelRecord {
     this.body = null
     this.pins = 0
     this.state = 'ready'
+    this.onStack = false
     this.irql = Irql.PASSIVE
     this.waitStatus = NtStatus.SUCCESS
     this.alertable = false

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { Csq } from '../../guest/kernel/cancel-queue.ts'
 import type { DeviceObject } from '../../guest/kernel/device-object.ts'
 import { keRemoveEntryDeviceQueue } from '../../guest/kernel/device-queue.ts'
+import type { Interrupt } from '../../guest/kernel/interrupt.ts'
 import { Major } from '../../guest/kernel/io-layout.ts'
 import type { Irp } from '../../guest/kernel/irp.ts'
 import { IO_CSQ, IO_CSQ_IRP_CONTEXT } from '../../guest/kernel/layout.ts'
@@ -167,7 +168,21 @@ function race(seed: number, make: (rig: Rig) => Keeper, count: number): NtStatus
   )
   const ends: NtStatus[] = []
   const random = rig.machine.random.stream('race')
+  const { processor } = rig.machine
+  const line = processor.line(3)
   rig.machine.run(function* () {
+    const interrupt = kernel.ioConnectInterrupt(
+      () => {
+        line.lower()
+        kernel.keInsertQueueDpc(dpc)
+        return true
+      },
+      { line: 3, trigger: 'level' },
+    ) as Interrupt
+    // The device also asks in the middle of anything.
+    processor.meanwhile = () => {
+      if (random.below(12) === 0) line.raise()
+    }
     const done = kernel.keInitializeSemaphore(rig.room(32), 0, 100)
     const irps: Irp[] = []
     const ended = kernel.routine((_device: DeviceObject | null, irp: Irp) => {
@@ -198,6 +213,8 @@ function race(seed: number, make: (rig: Rig) => Keeper, count: number): NtStatus
     yield* kernel.keWaitForSingleObject(canceller)
     kernel.obDereferenceThread(canceller)
     kernel.keCancelTimer(timer)
+    processor.meanwhile = null
+    kernel.ioDisconnectInterrupt(interrupt)
     expect(done.signalState).toBe(0)
     for (const irp of irps) {
       expect(irp.cancelRoutine).toBe(0)

@@ -297,6 +297,11 @@ function storm(seed: number, rounds: number): Tally {
       { line: 7, trigger: 'level', irql: 6 },
     )
     if (typeof interrupt === 'number') throw new Error('no interrupt')
+    // It also asks in the middle of anything.
+    const meanwhile = random.stream('meanwhile')
+    machine.processor.meanwhile = () => {
+      if (meanwhile.below(40) === 0) line.raise()
+    }
     const device = (): void => {
       if (running === 0) return
       line.raise()
@@ -315,6 +320,7 @@ function storm(seed: number, rounds: number): Tally {
       device()
       while (running > 0) yield* kernel.keDelayExecutionThread(500)
     }
+    machine.processor.meanwhile = null
     kernel.ioDisconnectInterrupt(interrupt)
     bottom.flushQueue()
     // Work that filters gave to system threads ends before the stack is taken down.

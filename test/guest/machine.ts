@@ -22,7 +22,7 @@ export class Machine {
   readonly random: Random
 
   constructor(options: MachineOptions = {}) {
-    this.clock = new VirtualClock({ turnsMax: 5_000_000 })
+    this.clock = new VirtualClock({ turnsMax: 300_000 })
     this.processor = new PlainProcessor(this.clock, options.ramBytes ?? 8 * 1024 * 1024)
     this.random = seededRandom(`test/${options.seed ?? ''}`)
     this.kernel = new Kernel({
@@ -35,7 +35,12 @@ export class Machine {
 
   /** Runs everything that can run. */
   drain(): void {
-    this.clock.drain()
+    try {
+      this.clock.drain()
+    } catch (thrown) {
+      // A device that goes on asking a machine that has stopped is not the news.
+      throw this.kernel.bugCheck ?? thrown
+    }
   }
 
   /** Runs a body in a thread to its end, with everything else; throws the bug check if there was one. */

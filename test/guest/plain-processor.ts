@@ -32,6 +32,8 @@ export class PlainProcessor implements GuestProcessor {
   readonly memory: GuestMemory
   /** Operations done: each is a place where an interrupt may come. */
   operations: number
+  /** Called at each operation, before interrupts are looked at: a device that asks in the middle of code. */
+  meanwhile: (() => void) | null
   readonly #handlers: ((() => void) | null)[]
   readonly #pending: Uint8Array
   #pendingCount: number
@@ -52,6 +54,7 @@ export class PlainProcessor implements GuestProcessor {
     this.clock = clock
     this.memory = GuestMemory.ofBytes(ramBytes)
     this.operations = 0
+    this.meanwhile = null
     this.#handlers = new Array(VECTORS).fill(null)
     this.#pending = new Uint8Array(VECTORS)
     this.#pendingCount = 0
@@ -221,6 +224,7 @@ export class PlainProcessor implements GuestProcessor {
 
   boundary(): void {
     this.operations++
+    this.meanwhile?.()
     if (this.#shadow) {
       this.#shadow = false
       return
