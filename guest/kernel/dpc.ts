@@ -98,7 +98,6 @@ export class DpcQueue {
   /** The DISPATCH interrupt: runs what is queued, and what that queues. */
   drain(): void {
     const { window } = this.#memory
-    const nested = this.#active
     for (;;) {
       const entry = removeHead(window, this.#head)
       if (entry === 0) break
@@ -111,7 +110,7 @@ export class DpcQueue {
       const argument2 = window.le64(KDPC.systemArgument2, at)
       this.#active = true
       this.#routines.resolve(dpc.routine)(dpc, context, argument1, argument2)
-      this.#active = nested
+      this.#active = false
       if (this.#hal.irql !== Irql.DISPATCH) {
         keBugCheckEx(BugCode.IRQL_UNEXPECTED_VALUE, this.#hal.irql, Irql.DISPATCH, at)
       }

@@ -109,15 +109,13 @@ export class Hal {
     this.#checkStopped()
   }
 
-  /** HalRequestSoftwareInterrupt for APC or DISPATCH level: at once when the level allows, else later. */
+  /**
+   * HalRequestSoftwareInterrupt for APC or DISPATCH level: at once when the level allows, else later. An APC
+   * interrupt that meets another thread than the one it was meant for finds nothing there.
+   */
   request(irql: Irql): void {
     this.#requested |= 1 << irql
     if (this.irql < irql) this.#softwareInterrupts()
-  }
-
-  /** Takes an APC interrupt back: the thread it was meant for is no longer current. */
-  withdrawApc(): void {
-    this.#requested &= ~(1 << Irql.APC)
   }
 
   #softwareInterrupts(): void {
@@ -153,8 +151,6 @@ export class Hal {
     if (this.stopped !== null) return
     const { processor } = this
     const before = this.irql
-    // Not always the same number: the interrupted operation may be the one that changes it.
-    const priority = processor.taskPriority
     try {
       this.irql = irql
       processor.setTaskPriority(irql)
@@ -163,7 +159,7 @@ export class Hal {
       processor.cli()
       processor.endOfInterrupt()
       this.irql = before
-      processor.setTaskPriority(priority)
+      processor.setTaskPriority(before)
       if (this.#requested !== 0 && before < Irql.DISPATCH) {
         processor.sti()
         this.#softwareInterrupts()

@@ -151,7 +151,6 @@ export class Scheduler {
       if (thread.state === 'running') this.#makeReady(thread)
     }
     this.#current = before
-    this.#hal.withdrawApc()
     this.#hal.resume(level)
   }
 

@@ -102,6 +102,46 @@ describe('a file', () => {
     }
   })
 
+  it('that is synchronous is cleaned up after the request that was under way when it was closed', () => {
+    for (let seed = 0; seed < 20; seed++) {
+      const rig = new Rig(seed === 0 ? {} : { seed })
+      const { kernel } = rig
+      const { nt } = kernel
+      const seen: string[] = []
+      let held: Irp | null = null
+      rig.layer({
+        name: '\\Device\\Test',
+        dispatch: {
+          [Major.READ]: (_device, irp) => {
+            kernel.ioMarkIrpPending(irp)
+            held = irp
+            return NtStatus.PENDING
+          },
+          [Major.CLEANUP]: (_device, irp) => {
+            seen.push('cleanup')
+            return finish(kernel, irp, NtStatus.SUCCESS)
+          },
+        },
+      })
+      const iosb = rig.iosb()
+      rig.machine.run(function* () {
+        const { handle } = yield* nt.createFile('\\Device\\Test', { synchronous: true })
+        kernel.psCreateSystemThread(function* () {
+          yield* nt.readFile(handle, { iosb, buffer: iosb, lengthBytes: 8, byteOffset: 0 })
+        })
+        kernel.psCreateSystemThread(function* () {
+          yield* kernel.keDelayExecutionThread(50)
+          seen.push('answered')
+          if (held !== null) finish(kernel, held, NtStatus.SUCCESS)
+        })
+        yield* kernel.keDelayExecutionThread(10)
+        yield* nt.close(handle)
+      })
+      expect(seen).toEqual(['answered', 'cleanup'])
+      rig.end()
+    }
+  })
+
   it('that is synchronous and alertable calls its request back when an APC comes, and runs the APC', () => {
     const rig = new Rig()
     const { kernel } = rig

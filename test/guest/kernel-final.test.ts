@@ -198,6 +198,65 @@ describe('who is told that a request is finished', () => {
     rig.end()
   })
 
+  it('hands packets out in the order they came, to whoever waits', () => {
+    const rig = new Rig()
+    const { nt } = rig.kernel
+    const taken: number[] = []
+    rig.machine.run(function* () {
+      const port = nt.createIoCompletion().handle
+      for (const key of [1, 2, 3]) {
+        const packet = { key, apcContext: 0, status: Status.SUCCESS, information: key }
+        expect(nt.setIoCompletion(port, packet)).toBe(Status.SUCCESS)
+      }
+      for (let count = 0; count < 3; count++) {
+        const packet = yield* nt.removeIoCompletion(port, 0)
+        if (typeof packet !== 'number') taken.push(packet.key)
+      }
+      expect(yield* nt.removeIoCompletion(port, 10)).toBe(Status.TIMEOUT)
+      expect(
+        nt.setIoCompletion(4000, { key: 1, apcContext: 0, status: Status.SUCCESS, information: 0 }),
+      ).toBe(Status.INVALID_HANDLE)
+      yield* nt.close(port)
+    })
+    expect(taken).toEqual([1, 2, 3])
+    rig.end()
+  })
+
+  it('reaches a thread that another one was put on top of, before it waits', () => {
+    for (let seed = 0; seed < 80; seed++) {
+      const rig = new Rig({ seed })
+      const { kernel } = rig
+      const { nt } = kernel
+      let held: Irp | null = null
+      rig.layer({
+        name: '\\Device\\Final',
+        dispatch: {
+          [Major.READ]: (_device, irp) => {
+            kernel.ioMarkIrpPending(irp)
+            held = irp
+            return Status.PENDING
+          },
+        },
+      })
+      const iosb = rig.iosb()
+      rig.machine.run(function* () {
+        const { handle } = yield* nt.createFile('\\Device\\Final')
+        const event = nt.createEvent(false, false).handle
+        kernel.psCreateSystemThread(function* () {
+          while (held === null) yield
+          held.status = Status.SUCCESS
+          kernel.ioCompleteRequest(held)
+        })
+        yield* nt.readFile(handle, { iosb, event, buffer: iosb, lengthBytes: 8, byteOffset: 0 })
+        for (let count = 0; count < 10; count++) kernel.keLowerIrql(kernel.keRaiseIrql(0))
+        expect(yield* nt.waitForSingleObject(event)).toBe(Status.SUCCESS)
+        yield* nt.close(event)
+        yield* nt.close(handle)
+      })
+      rig.end()
+    }
+  })
+
   it('has skip flags from Vista on', () => {
     for (const version of Object.values(WINDOWS_VERSIONS)) {
       const rig = new Rig({ version })

@@ -5,6 +5,7 @@ import { Irql } from '../../guest/kernel/irql.ts'
 import { KDPC, KEVENT, KMUTANT, KTIMER } from '../../guest/kernel/layout.ts'
 import { NtStatus } from '../../guest/kernel/nt-status.ts'
 import { PoolType } from '../../guest/kernel/pool.ts'
+import { gpa } from '../../protocol/memory.ts'
 import { Rig, TAG } from './kernel-rig.ts'
 import { Machine } from './machine.ts'
 
@@ -86,6 +87,16 @@ describe('IRQL', () => {
       yield
     })
     expect(code).toBe(0xb8)
+  })
+
+  it('at DISPATCH level a thread may not give the processor away either', () => {
+    const machine = new Machine({ ramBytes: 2 ** 21 })
+    expect(
+      machine.crash(function* () {
+        machine.kernel.keRaiseIrql(2)
+        yield
+      })[0],
+    ).toBe(0x0a)
   })
 
   it('that a thread or a worker leaves raised stops the system', () => {
@@ -339,6 +350,9 @@ describe('an interrupt line', () => {
       pending = 'b'
       line.raise()
       machine.processor.boundary()
+      pending = 'a'
+      line.raise()
+      machine.processor.boundary()
       kernel.ioDisconnectInterrupt(first)
       pending = 'b'
       line.raise()
@@ -347,7 +361,7 @@ describe('an interrupt line', () => {
       expect(kernel.parts.interrupts.connectedCount).toBe(0)
       yield
     })
-    expect(log).toEqual(['a', 'b', 'b'])
+    expect(log).toEqual(['a', 'b', 'a', 'b'])
     rig.end()
   })
 
@@ -397,7 +411,11 @@ describe('an interrupt line', () => {
 })
 
 describe('a mistake', () => {
-  it('in an ISR stops the system, and the interrupted code goes no further', () => {
+  it.each([
+    ['raised its level', (rig: Rig) => rig.kernel.keRaiseIrql(1)],
+    ['read a register', (rig: Rig) => rig.kernel.readRegister(gpa(0xd0000000), 4)],
+    ['wrote a register', (rig: Rig) => rig.kernel.writeRegister(gpa(0xd0000000), 4, 0)],
+  ] as const)('in an ISR stops the system, and code that just %s goes no further', (_what, act) => {
     const rig = new Rig()
     const { kernel, machine } = rig
     let further = false
@@ -409,8 +427,10 @@ describe('a mistake', () => {
         },
         { line: 3, trigger: 'level' },
       )
+      machine.processor.map(gpa(0xd0000000), 16, { read: () => 0, write: () => undefined })
+      machine.processor.boundary()
       line.raise()
-      kernel.keRaiseIrql(1)
+      act(rig)
       further = true
       yield
     })

@@ -22,7 +22,7 @@ export class Machine {
   readonly random: Random
 
   constructor(options: MachineOptions = {}) {
-    this.clock = new VirtualClock({ turnsMax: 300_000 })
+    this.clock = new VirtualClock({ turnsMax: 5_000_000 })
     this.processor = new PlainProcessor(this.clock, options.ramBytes ?? 8 * 1024 * 1024)
     this.random = seededRandom(`test/${options.seed ?? ''}`)
     this.kernel = new Kernel({
