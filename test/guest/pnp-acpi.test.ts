@@ -233,4 +233,17 @@ describe('an MMIO VIRTIO device on the ACPI bus', () => {
       computer.end()
     }
   })
+
+  it('that is gone before its bus says so is out of the tree once it is disabled', () => {
+    for (const seed of SEEDS) {
+      const device = acpiVirtioDevice('00', 0xfeb0_0000, 0x200, 5)
+      const computer = new Computer(seed, [device])
+      computer.boot()
+      computer.namespace.notify = null
+      computer.namespace.remove(device)
+      expect(computer.machine.run(() => computer.kernel.pnp.disableDevice('ACPI\\LNRO0005\\00'))).toBeNull()
+      expect(computer.adapterViews).toEqual([])
+      computer.end()
+    }
+  })
 })

@@ -4,8 +4,10 @@ import type { Irp } from '../../guest/kernel/irp.ts'
 import { Irql } from '../../guest/kernel/irql.ts'
 import type { Kernel } from '../../guest/kernel/kernel.ts'
 import { NtStatus } from '../../guest/kernel/nt-status.ts'
+import { readRelations } from '../../guest/kernel/pnp/device-relations.ts'
 import { CapabilityFlag } from '../../guest/kernel/pnp/pnp-layout.ts'
-import { BusQueryId, DeviceRelation, PnpMinor } from '../../guest/kernel/pnp/pnp-minor.ts'
+import { BusQueryId, DeviceRelation, DeviceUsage, PnpMinor } from '../../guest/kernel/pnp/pnp-minor.ts'
+import { PnpRequests } from '../../guest/kernel/pnp/pnp-request.ts'
 import type { Waiting } from '../../guest/kernel/thread.ts'
 import { WINDOWS_VERSIONS } from '../../guest/kernel/version.ts'
 import { booted } from './pnp-layers.ts'
@@ -199,6 +201,56 @@ describe('a bus', () => {
     answer = 'empty'
     rig.machine.run(() => rig.kernel.pnp.rescan())
     expect(rig.shown()).toEqual(['r working', '  bus working'])
+    rig.end()
+  })
+
+  it('names its device when it is asked for the target, and tells its use and its lock to its stack', () => {
+    const told: number[][] = []
+    const paging: LayerSpec = {
+      handle: (kernel, _device, irp) => {
+        const { minor, argument1, argument2 } = irp.current
+        if (minor !== PnpMinor.DEVICE_USAGE_NOTIFICATION && minor !== PnpMinor.SET_LOCK) return null
+        told.push([minor, argument1, argument2])
+        return complete(
+          kernel,
+          irp,
+          argument2 === DeviceUsage.DUMP_FILE ? NtStatus.UNSUCCESSFUL : NtStatus.SUCCESS,
+        )
+      },
+    }
+    const rig = booted([
+      { id: 'a', ...paging, upper: [{}] },
+      { id: 'b', start: 'fail' },
+    ])
+    const { kernel, machine } = rig
+    const { pnp } = kernel
+    const path = rig.path('a')
+    expect(machine.run(() => pnp.notifyUsage(path, DeviceUsage.PAGING, true))).toBe(NtStatus.SUCCESS)
+    expect(machine.run(() => pnp.notifyUsage(path, DeviceUsage.DUMP_FILE, false))).toBe(NtStatus.UNSUCCESSFUL)
+    expect(machine.run(() => pnp.lockDevice(path, true))).toBe(NtStatus.SUCCESS)
+    expect(told).toEqual([
+      [0x16, 1, 1],
+      [0x16, 0, 3],
+      [0x12, 1, 0],
+    ])
+    expect(machine.run(() => pnp.lockDevice(rig.path('b'), true))).toBe('not-started')
+    expect(machine.run(() => pnp.lockDevice(rig.path('c'), true))).toBe('no-such-device')
+    const pdo = rig.drivers.buses.get('a')?.pdo
+    if (pdo === undefined) throw new Error('no a')
+    const references = pdo.referenceCount
+    machine.run(function* () {
+      const requests = new PnpRequests(kernel.parts)
+      const { status, information } = yield* requests.send(
+        pdo,
+        PnpMinor.QUERY_DEVICE_RELATIONS,
+        DeviceRelation.TARGET_DEVICE,
+      )
+      expect(status).toBe(NtStatus.SUCCESS)
+      expect(readRelations(kernel.parts, information)).toEqual([pdo.at])
+      expect(pdo.referenceCount).toBe(references + 1)
+      kernel.parts.devices.dereference(pdo)
+      kernel.exFreePool(information)
+    })
     rig.end()
   })
 })

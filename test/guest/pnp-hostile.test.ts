@@ -347,10 +347,43 @@ describe('memory that runs out', () => {
           rig.machine.drain()
           rig.kernel.parts.pool.refuse = null
           expect(rig.kernel.bugCheck).toBeNull()
+          // REMOVE cannot be refused: it was sent, if later.
+          expect(rig.shown().filter((one) => one.endsWith('problem 38'))).toEqual([])
           rig.end()
         },
       ),
       { numRuns: 100 },
     )
+  })
+
+  it('keeps REMOVE waiting, not from being sent; and stops the system when there is none for long', () => {
+    for (const tries of [3, 100_000]) {
+      const rig = new PnpRig({ id: 'r', children: [{ id: 'a' }] })
+      rig.boot()
+      let left = 0
+      const call = poolTag('PpCa')
+      rig.kernel.parts.pool.refuse = (tag) => tag === call && left > 0 && left-- > 0
+      const sent: number[] = []
+      const disable = function* () {
+        const refusal = yield* rig.kernel.pnp.disableDevice(rig.path('a'))
+        sent.push(refusal === null ? 1 : 0)
+      }
+      // From the moment the device has agreed.
+      const events = rig.events
+      events.push = (...more) => {
+        if (more.some((one) => one.kind === 'completed' && one.minor === PnpMinor.QUERY_REMOVE_DEVICE))
+          left = tries
+        return Array.prototype.push.apply(events, more)
+      }
+      if (tries > 1000) {
+        expect(rig.machine.crash(disable)[0]).toBe(0xc2)
+        continue
+      }
+      rig.machine.run(disable)
+      expect(sent).toEqual([1])
+      expect(rig.shown()).toEqual(['r working', '  a problem 22'])
+      rig.kernel.parts.pool.refuse = null
+      rig.end()
+    }
   })
 })

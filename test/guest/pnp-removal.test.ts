@@ -1,8 +1,12 @@
 import { describe, expect, it } from 'vitest'
+import type { DeviceObject } from '../../guest/kernel/device-object.ts'
+import type { Irp } from '../../guest/kernel/irp.ts'
+import type { Kernel } from '../../guest/kernel/kernel.ts'
 import { NtStatus } from '../../guest/kernel/nt-status.ts'
 import { allocateRelations } from '../../guest/kernel/pnp/device-relations.ts'
 import { CapabilityFlag } from '../../guest/kernel/pnp/pnp-layout.ts'
 import { DeviceRelation, PnpDeviceState, PnpMinor } from '../../guest/kernel/pnp/pnp-minor.ts'
+import type { Waiting } from '../../guest/kernel/thread.ts'
 import { booted, invalidateState, stateful } from './pnp-layers.ts'
 import type { LayerSpec } from './scripted-drivers.ts'
 
@@ -201,6 +205,51 @@ describe('removal', () => {
     expect([loaded('classUp'), loaded('b.function')]).toEqual([false, false])
     rig.machine.run(() => rig.kernel.pnp.enableDevice(rig.path('b')))
     expect([loaded('classUp'), loaded('b.function')]).toEqual([true, true])
+    rig.end()
+  })
+
+  it('by surprise in two steps waits for all files of both, and then goes children first', () => {
+    for (const first of [0, 1]) {
+      const rig = booted([{ id: 'a', children: [{ id: 'x' }] }])
+      expect([rig.openDevice('x'), rig.openDevice('a')]).toEqual([0, 0])
+      rig.plug('x', false)
+      rig.plug('a', false)
+      rig.sequence()
+      rig.closeOne(first)
+      expect(rig.sequence().filter((one) => one.includes('REMOVE_DEVICE'))).toEqual([])
+      rig.closeOne(0)
+      expect(rig.sequence().filter((one) => one.endsWith('function REMOVE_DEVICE'))).toEqual([
+        'x function REMOVE_DEVICE',
+        'a function REMOVE_DEVICE',
+      ])
+      expect(rig.shown()).toEqual(['r working'])
+      rig.end()
+    }
+  })
+
+  it('of a bus takes what waited below it along, when its last file is closed just then', () => {
+    const closing: LayerSpec = {
+      handle: (kernel, _device, irp, lower) =>
+        irp.current.minor === PnpMinor.QUERY_REMOVE_DEVICE ? closeFirst(kernel, irp, lower) : null,
+    }
+    function* closeFirst(kernel: Kernel, irp: Irp, lower: DeviceObject): Waiting {
+      const [file] = rig.open.splice(0, 1)
+      if (file !== undefined) yield* kernel.nt.close(file.handle)
+      irp.status = NtStatus.SUCCESS
+      kernel.ioSkipCurrentIrpStackLocation(irp)
+      return yield* kernel.ioCallDriverSettled(lower, irp)
+    }
+    const rig = booted([{ id: 'a', upper: [closing], children: [{ id: 'x' }] }])
+    rig.openDevice('x')
+    rig.plug('x', false)
+    rig.sequence()
+    expect(rig.machine.run(() => rig.kernel.pnp.disableDevice(rig.path('a')))).toBeNull()
+    rig.machine.run(() => rig.kernel.pnp.settle())
+    expect(rig.sequence().filter((one) => one.endsWith('function REMOVE_DEVICE'))).toEqual([
+      'x function REMOVE_DEVICE',
+      'a function REMOVE_DEVICE',
+    ])
+    expect(rig.shown()).toEqual(['r working', '  a problem 22'])
     rig.end()
   })
 })

@@ -156,7 +156,9 @@ export class ScriptedDrivers {
   #entry(layer: string, spec: LayerSpec): DriverEntry {
     const { kernel } = this
     return (driver: DriverObject) => {
-      driver.unload = kernel.routine(() => undefined)
+      driver.unload = kernel.routine((object: DriverObject) => {
+        if (object.deviceObject !== 0) throw new Error(`${layer} was unloaded while it has a device`)
+      })
       driver.addDevice = kernel.routine((object: DriverObject, pdo: DeviceObject) =>
         this.#add(object, pdo, layer, spec),
       )

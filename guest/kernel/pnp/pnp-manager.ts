@@ -219,6 +219,29 @@ export class PnpManager {
     return null
   }
 
+  /** A file of that use comes to lie on the device, or leaves it: its stack may refuse (`DeviceUsage`). */
+  notifyUsage(instancePath: string, usage: number, inPath: boolean): Waiting<Refusal | NtStatus> {
+    return this.#actions.perform(() =>
+      this.#ask(instancePath, PnpMinor.DEVICE_USAGE_NOTIFICATION, inPath ? 1 : 0, usage),
+    )
+  }
+  /** Keeps the device from being taken out, or lets it. */
+  lockDevice(instancePath: string, locked: boolean): Waiting<Refusal | NtStatus> {
+    return this.#actions.perform(() => this.#ask(instancePath, PnpMinor.SET_LOCK, locked ? 1 : 0))
+  }
+  *#ask(
+    instancePath: string,
+    minor: PnpMinor,
+    argument1: number,
+    argument2 = 0,
+  ): Waiting<Refusal | NtStatus> {
+    const node = this.#find(instancePath)
+    if (node === null) return 'no-such-device'
+    yield* this.#enumeration.startEnded(node)
+    if (node.state !== 'started') return 'not-started'
+    return (yield* this.#requests.send(node.pdo, minor, argument1, argument2)).status
+  }
+
   /** Removes everything, the root last. A veto leaves what is left. */
   shutDown(): Waiting<Veto | null> {
     return this.#actions.perform(() => this.#shutDown())

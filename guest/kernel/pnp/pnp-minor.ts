@@ -23,6 +23,7 @@ export const PnpMinor = {
   READ_CONFIG: 0x0f,
   WRITE_CONFIG: 0x10,
   EJECT: 0x11,
+  /** argument1: whether to lock. */
   SET_LOCK: 0x12,
   /** argument1: BusQueryId. Information: a text, or a list of texts, in paged pool. */
   QUERY_ID: 0x13,

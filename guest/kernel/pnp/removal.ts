@@ -187,8 +187,8 @@ export class Removal {
 
   #discard(node: DeviceNode): void {
     const { parent, pdo } = node
-    const listed = node.present && !pdo.deleted
+    const kept = !pdo.deleted
     this.#parts.nodes.discard(node)
-    if (listed && parent?.state === 'started') this.#parts.rescan(parent)
+    if (kept && parent?.state === 'started') this.#parts.rescan(parent)
   }
 }
