@@ -180,12 +180,7 @@ describe('a bus driver that gives wrong lists', () => {
           },
         ],
       })
-      const { registry } = rig.drivers
-      const rootDevices = [{ deviceId: 'TEST\\r', instanceId: '0', hardwareIds: ['TEST\\r'] }]
-      expect(rig.machine.crash(() => rig.kernel.pnp.boot({ registry, rootDevices }))).toEqual([
-        0xca,
-        parameter,
-      ])
+      expect(rig.machine.crash(() => rig.booting())).toEqual([0xca, parameter])
     })
   }
 
@@ -303,9 +298,7 @@ describe('a bus driver that answers anything', () => {
           { id: 'r', children: [{ id: 'bad', pdoHandle, ...own }, { id: 'good' }] },
           { seed },
         )
-        const { registry } = rig.drivers
-        const rootDevices = [{ deviceId: 'TEST\\r', instanceId: '0', hardwareIds: ['TEST\\r'] }]
-        rig.kernel.psCreateSystemThread(() => rig.kernel.pnp.boot({ registry, rootDevices }))
+        rig.kernel.psCreateSystemThread(() => rig.booting())
         rig.machine.wake()
         rig.machine.drain()
         const { bugCheck } = rig.kernel

@@ -8,6 +8,8 @@ import { CapabilityFlag } from '../../guest/kernel/pnp/pnp-layout.ts'
 import { DeviceRelation, PnpDeviceState, PnpMinor } from '../../guest/kernel/pnp/pnp-minor.ts'
 import type { Waiting } from '../../guest/kernel/thread.ts'
 import { booted, invalidateState, stateful } from './pnp-layers.ts'
+import { PnpRig } from './pnp-rig.ts'
+import { PnpRules } from './pnp-rules.ts'
 import type { LayerSpec } from './scripted-drivers.ts'
 
 describe('a device that says how it is', () => {
@@ -252,4 +254,71 @@ describe('removal', () => {
     expect(rig.shown()).toEqual(['r working', '  a problem 22'])
     rig.end()
   })
+})
+
+describe('a START that is pending', () => {
+  const ways = {
+    unplug: function* (rig: PnpRig): Waiting<unknown> {
+      rig.drivers.plugged.delete('a')
+      const bus = rig.drivers.buses.get('r')
+      if (bus !== undefined) rig.kernel.pnp.ioInvalidateDeviceRelations(bus.pdo)
+      return yield* rig.kernel.pnp.settle()
+    },
+    disable: (rig: PnpRig) => rig.kernel.pnp.disableDevice(rig.path('a')),
+    'disable its bus': (rig: PnpRig) => rig.kernel.pnp.disableDevice(rig.path('r')),
+    rebalance: (rig: PnpRig) => rig.kernel.pnp.rebalance(rig.path('a')),
+    'rebalance its bus': (rig: PnpRig) => rig.kernel.pnp.rebalance(rig.path('r')),
+    'ask for its state': function* (rig: PnpRig): Waiting<unknown> {
+      const pdo = rig.drivers.buses.get('a')?.pdo
+      if (pdo !== undefined) rig.kernel.pnp.ioInvalidateDeviceState(pdo)
+      return yield* rig.kernel.pnp.settle()
+    },
+  }
+  const shown: { readonly [way in keyof typeof ways]: readonly [string[], string[]] } = {
+    unplug: [['r working'], ['r working']],
+    disable: [
+      ['r working', '  a problem 22'],
+      ['r working', '  a problem 22'],
+    ],
+    'disable its bus': [['r problem 22'], ['r problem 22']],
+    rebalance: [
+      ['r working', '  a working', '    x working'],
+      ['r working', '  a problem 10'],
+    ],
+    'rebalance its bus': [
+      ['r working', '  a working', '    x working'],
+      ['r working', '  a problem 10'],
+    ],
+    'ask for its state': [
+      ['r working', '  a working', '    x working'],
+      ['r working', '  a problem 10'],
+    ],
+  }
+  for (const way of Object.keys(ways) as (keyof typeof ways)[]) {
+    it(`is over before anything else happens to its device: ${way}`, () => {
+      for (const [fails, start] of (['pend', 'pend-fail'] as const).entries()) {
+        for (const seed of [1, 2, 3, 4]) {
+          const root = {
+            id: 'r',
+            children: [{ id: 'a', start, children: [{ id: 'x', start: 'pend' as const }] }],
+          }
+          const rig = new PnpRig(root, { seed })
+          const rules = new PnpRules(root, { overlapping: true, containerId: true }, () => false)
+          let starting = false
+          rig.machine.run(function* () {
+            yield* rig.booting()
+            starting = rig.shown().includes('  a starting')
+            yield* ways[way](rig)
+          })
+          rig.machine.drain()
+          expect(starting).toBe(true)
+          rules.see(rig.events.slice())
+          rules.settled()
+          expect(rules.broken).toEqual([])
+          expect(rig.shown()).toEqual(shown[way][fails as 0 | 1])
+          rig.end()
+        }
+      }
+    })
+  }
 })

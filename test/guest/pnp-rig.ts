@@ -6,6 +6,7 @@ import { NtStatus, ntSuccess } from '../../guest/kernel/nt-status.ts'
 import type { DeviceView } from '../../guest/kernel/pnp/device-view.ts'
 import { PnpMinor, pnpMinorName } from '../../guest/kernel/pnp/pnp-minor.ts'
 import type { ServiceRegistry } from '../../guest/kernel/pnp/service-registry.ts'
+import type { Waiting } from '../../guest/kernel/thread.ts'
 import { Machine, type MachineOptions } from './machine.ts'
 import {
   type DeviceSpec,
@@ -76,12 +77,15 @@ export class PnpRig {
     return `TEST\\${id}\\0`
   }
 
-  boot(change: (registry: ServiceRegistry) => ServiceRegistry = (registry) => registry): void {
-    const { root } = this.drivers
-    const registry = change(this.drivers.registry)
-    const id = `TEST\\${root.id}`
+  boot(change?: (registry: ServiceRegistry) => ServiceRegistry): void {
+    this.machine.run(() => this.booting(change))
+  }
+
+  /** The same in a thread: STARTs may be pending when it returns. */
+  booting(change: (registry: ServiceRegistry) => ServiceRegistry = (registry) => registry): Waiting {
+    const id = `TEST\\${this.drivers.root.id}`
     const rootDevices = [{ deviceId: id, instanceId: '0', hardwareIds: [id] }]
-    this.machine.run(() => this.kernel.pnp.boot({ registry, rootDevices }))
+    return this.kernel.pnp.boot({ registry: change(this.drivers.registry), rootDevices })
   }
 
   /** Puts a device on its bus or takes it off, and has the bus driver tell. */

@@ -175,8 +175,7 @@ export class Removal {
       yield* builder.release(node)
     }
     for (const node of nodes) {
-      const stays =
-        kept.has(node) && node.present && !node.pdo.deleted && !nodes.includes(node.parent as DeviceNode)
+      const stays = kept.has(node) && !node.pdo.deleted && !nodes.includes(node.parent as DeviceNode)
       if (stays) {
         node.problem = stuck.has(node) ? Problem.DRIVER_FAILED_PRIOR_UNLOAD : (kept.get(node) ?? null)
         node.deviceState = 0
