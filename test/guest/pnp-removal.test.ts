@@ -254,6 +254,64 @@ describe('removal', () => {
     expect(rig.shown()).toEqual(['r working', '  a problem 22'])
     rig.end()
   })
+
+  it('leaves the path to the successor, also of what did not work below', () => {
+    const rig = booted([{ id: 'a', children: [{ id: 'x' }, { id: 'y', add: 'fail' }] }])
+    rig.openDevice('a')
+    rig.plug('a', false)
+    rig.plug('a', true)
+    expect(rig.shown()).toEqual([
+      'r working',
+      '  a being removed',
+      '    x being removed',
+      '    y problem 31',
+      '  a working',
+      '    x working',
+      '    y problem 31',
+    ])
+    for (const id of ['x', 'a']) {
+      expect(rig.machine.run(() => rig.kernel.pnp.disableDevice(rig.path(id)))).toBeNull()
+    }
+    expect(rig.shown().slice(4)).toEqual(['  a problem 22'])
+    rig.end()
+  })
+
+  it('of a bus takes its devices out of the tree even if they wait and their PDOs stay', () => {
+    const state = stateful()
+    const keeping: LayerSpec = {
+      handle: (kernel, device, irp, lower) =>
+        irp.current.minor === PnpMinor.REMOVE_DEVICE ? leave(kernel, device, irp, lower) : null,
+    }
+    // Goes without deleting the PDOs of its children.
+    function* leave(kernel: Kernel, device: DeviceObject, irp: Irp, lower: DeviceObject): Waiting {
+      irp.status = NtStatus.SUCCESS
+      kernel.ioSkipCurrentIrpStackLocation(irp)
+      const status = yield* kernel.ioCallDriverSettled(lower, irp)
+      kernel.ioDetachDevice(lower)
+      kernel.ioDeleteDevice(device)
+      return status
+    }
+    const rig = booted([{ id: 'a', ...keeping, children: [{ id: 'x', upper: [state.spec] }] }])
+    rig.openDevice('x')
+    state.bits = PnpDeviceState.FAILED
+    invalidateState(rig, 'x')
+    rig.plug('a', false)
+    rig.closeOne(0)
+    expect(rig.shown()).toEqual(['r working'])
+    // The nodes of the root and of the one device on it.
+    expect(rig.kernel.parts.contexts.count).toBe(2)
+    expect(rig.kernel.bugCheck).toBeNull()
+  })
+
+  it('leaves a PDO that stays as it was before', () => {
+    const rig = booted([{ id: 'a' }])
+    for (const act of ['disableDevice', 'enableDevice'] as const) {
+      expect(rig.machine.run(() => rig.kernel.pnp[act](rig.path('a')))).toBeNull()
+      const pdo = rig.drivers.buses.get('a')?.pdo
+      expect([pdo?.extensionFlags, pdo?.refusesOpens]).toEqual([0, false])
+    }
+    rig.end()
+  })
 })
 
 describe('a START that is pending', () => {

@@ -5,6 +5,7 @@ import { PnpDeviceState, PnpMinor } from '../../guest/kernel/pnp/pnp-minor.ts'
 import type { Resource } from '../../guest/kernel/pnp/resource-list.ts'
 import { allocateRequirements, type RequirementLists } from '../../guest/kernel/pnp/resource-requirements.ts'
 import { booted, invalidateState, line, range, stateful, watching } from './pnp-layers.ts'
+import { PnpRig } from './pnp-rig.ts'
 import { complete, type LayerSpec } from './scripted-drivers.ts'
 
 describe('resources', () => {
@@ -129,6 +130,47 @@ describe('resources', () => {
     expect(rig.shown()).toEqual(['r working', '  a problem 10'])
     expect(rig.machine.run(() => rig.kernel.pnp.enableDevice(rig.path('a')))).toBeNull()
     expect(rig.shown()).toEqual(['r working', '  a working', '    x working'])
+    rig.end()
+  })
+
+  it('of a device that stops are its own again', () => {
+    const rig = booted([{ id: 'a', description: { requirements: [[range(0xf000_0000), line(9)]] } }])
+    expect(rig.machine.run(() => rig.kernel.pnp.rebalance(rig.path('a')))).toBeNull()
+    expect(rig.shown()).toEqual(['r working', '  a working'])
+    rig.end()
+  })
+
+  it('keep a vector as long as a device has it, connected or not', () => {
+    const seen: { raw: readonly Resource[] | null; translated: readonly Resource[] | null }[] = []
+    const spec = { description: { requirements: [[line(9)]] as RequirementLists }, ...watching(seen) }
+    const rig = booted([
+      { id: 'a', ...spec },
+      { id: 'b', ...spec },
+    ])
+    const { interrupts } = rig.kernel.parts
+    rig.machine.run(() => rig.kernel.pnp.disableDevice(rig.path('a')))
+    const translated = seen[1]?.translated?.[0]
+    if (translated?.kind !== 'interrupt') throw new Error('no interrupt')
+    const { vector, level: irql, trigger } = translated
+    for (let times = 0; times < 2; times++) {
+      const connected = interrupts.connect(() => false, { vector, irql, trigger })
+      if (typeof connected === 'number') throw new Error('not connected')
+      expect([connected.line, connected.vector]).toEqual([9, vector])
+      interrupts.disconnect(connected)
+    }
+    rig.machine.run(() => rig.kernel.pnp.disableDevice(rig.path('b')))
+    expect(interrupts.connect(() => false, { vector, irql, trigger })).toBe(NtStatus.INVALID_PARAMETER)
+    rig.end()
+  })
+
+  it('that cannot be translated are problem 33', () => {
+    const rig = new PnpRig({ id: 'r', children: [{ id: 'a', description: { requirements: [[line(9)]] } }] })
+    const other = rig.kernel.ioConnectInterrupt(() => false, { line: 9, trigger: 'edge' })
+    rig.boot()
+    expect(rig.shown()).toEqual(['r working', '  a problem 33'])
+    if (typeof other !== 'number') rig.kernel.ioDisconnectInterrupt(other)
+    rig.machine.run(() => rig.kernel.pnp.enableDevice(rig.path('a')))
+    expect(rig.shown()).toEqual(['r working', '  a working'])
     rig.end()
   })
 })

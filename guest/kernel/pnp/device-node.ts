@@ -83,6 +83,11 @@ export class DeviceNode {
     this.#state = next
   }
 
+  /** It, or a bus it is on, is gone, and only waits for files to be closed: its successor may have its path. */
+  get isLeaving(): boolean {
+    return this.#state === 'surprise-removed' || this.parent?.isLeaving === true
+  }
+
   /** This node and everything below it, children before their parents. */
   subtree(): DeviceNode[] {
     const found: DeviceNode[] = []

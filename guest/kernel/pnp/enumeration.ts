@@ -92,16 +92,13 @@ export class Enumeration {
     if (version.containerId) yield* requests.send(node.pdo, PnpMinor.DEVICE_ENUMERATED)
   }
 
-  /** Whether another device has the node's path. One that is gone and only waits for its handles has not. */
+  /** Whether another device has the node's path. */
   #isTaken(node: DeviceNode): boolean {
     const path = node.instancePath.toUpperCase()
     return this.#parts
       .root()
       .subtree()
-      .some(
-        (other) =>
-          other !== node && other.state !== 'surprise-removed' && other.instancePath.toUpperCase() === path,
-      )
+      .some((other) => other !== node && !other.isLeaving && other.instancePath.toUpperCase() === path)
   }
 
   /** Drivers, resources, START, and then the children. */

@@ -264,10 +264,9 @@ export class PnpManager {
 
   #find(instancePath: string): DeviceNode | null {
     const path = instancePath.toUpperCase()
-    // One that is gone and only waits for its handles is not found, its successor is.
     const found = this.#root
       ?.subtree()
-      .find((node) => node.state !== 'surprise-removed' && node.instancePath.toUpperCase() === path)
+      .find((node) => !node.isLeaving && node.instancePath.toUpperCase() === path)
     return found ?? null
   }
 }
