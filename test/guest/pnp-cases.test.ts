@@ -160,6 +160,18 @@ describe('a new device', () => {
     expect(rig.openDevice('a')).toBe(NtStatus.SUCCESS)
     rig.end()
   })
+
+  it('is shown with what its bus says of it', () => {
+    const bus = { guid: Uint8Array.from({ length: 16 }, (_, at) => at), legacyBusType: 5, busNumber: 3 }
+    const rig = booted([
+      { id: 'a', description: { description: 'A device', location: 'Slot 1', bus } },
+      { id: 'b' },
+    ])
+    const [a, b] = rig.kernel.pnp.tree()?.children[0]?.children ?? []
+    expect(a).toMatchObject({ name: 'A device', location: 'Slot 1', busType: 5, instancePath: 'TEST\\a\\0' })
+    expect(b).toMatchObject({ name: 'TEST\\b', location: null, busType: null, driver: 'b.function' })
+    rig.end()
+  })
 })
 
 describe('a bus', () => {

@@ -1,4 +1,7 @@
+import type { DeviceObject } from '../../guest/kernel/device-object.ts'
 import { NtStatus } from '../../guest/kernel/nt-status.ts'
+import { allocateRelations } from '../../guest/kernel/pnp/device-relations.ts'
+import type { DeviceRelation } from '../../guest/kernel/pnp/pnp-minor.ts'
 import { PnpMinor } from '../../guest/kernel/pnp/pnp-minor.ts'
 import { type Resource, readResourceList } from '../../guest/kernel/pnp/resource-list.ts'
 import { WINDOWS_VERSIONS } from '../../guest/kernel/version.ts'
@@ -69,4 +72,19 @@ export function booted(children: readonly DeviceSpec[], version = WINDOWS_VERSIO
   const rig = new PnpRig({ id: 'r', children }, { version })
   rig.boot()
   return rig
+}
+
+/** A layer that answers relations of one type with a device of the test's. */
+export function relating(type: DeviceRelation, device: () => DeviceObject | undefined): LayerSpec {
+  return {
+    handle: (kernel, _device, irp, lower) => {
+      const { minor, argument1 } = irp.current
+      if (minor !== PnpMinor.QUERY_DEVICE_RELATIONS || argument1 !== type) return null
+      const related = device()
+      if (related !== undefined) irp.information = allocateRelations(kernel.parts, [related], irp.information)
+      irp.status = NtStatus.SUCCESS
+      kernel.ioSkipCurrentIrpStackLocation(irp)
+      return kernel.ioCallDriver(lower, irp)
+    },
+  }
 }

@@ -3,11 +3,10 @@ import type { DeviceObject } from '../../guest/kernel/device-object.ts'
 import type { Irp } from '../../guest/kernel/irp.ts'
 import type { Kernel } from '../../guest/kernel/kernel.ts'
 import { NtStatus } from '../../guest/kernel/nt-status.ts'
-import { allocateRelations } from '../../guest/kernel/pnp/device-relations.ts'
 import { CapabilityFlag } from '../../guest/kernel/pnp/pnp-layout.ts'
 import { DeviceRelation, PnpDeviceState, PnpMinor } from '../../guest/kernel/pnp/pnp-minor.ts'
 import type { Waiting } from '../../guest/kernel/thread.ts'
-import { booted, invalidateState, stateful } from './pnp-layers.ts'
+import { booted, invalidateState, relating, stateful } from './pnp-layers.ts'
 import { PnpRig } from './pnp-rig.ts'
 import { PnpRules } from './pnp-rules.ts'
 import type { LayerSpec } from './scripted-drivers.ts'
@@ -121,21 +120,7 @@ describe('removal', () => {
   })
 
   it('takes along what a device names in its removal relations, children first', () => {
-    const other = (): number => rig.drivers.buses.get('b')?.pdo.at ?? 0
-    const related: LayerSpec = {
-      handle: (kernel, _device, irp, lower) => {
-        const { minor, argument1 } = irp.current
-        if (minor !== PnpMinor.QUERY_DEVICE_RELATIONS || argument1 !== DeviceRelation.REMOVAL) return null
-        irp.information = allocateRelations(
-          kernel.parts,
-          [kernel.parts.devices.deviceAt(other())],
-          irp.information,
-        )
-        irp.status = NtStatus.SUCCESS
-        kernel.ioSkipCurrentIrpStackLocation(irp)
-        return kernel.ioCallDriver(lower, irp)
-      },
-    }
+    const related = relating(DeviceRelation.REMOVAL, () => rig.drivers.buses.get('b')?.pdo)
     const rig = booted([{ id: 'a', upper: [related] }, { id: 'b', children: [{ id: 'x' }] }, { id: 'c' }])
     rig.sequence()
     const references = rig.drivers.buses.get('b')?.pdo.referenceCount
@@ -156,6 +141,24 @@ describe('removal', () => {
       '  c working',
     ])
     expect(rig.drivers.buses.get('b')?.pdo.referenceCount).toBe(references)
+    rig.end()
+  })
+
+  it('by ejection takes along what leaves with it, and nothing else does', () => {
+    const flags = CapabilityFlag.UNIQUE_ID | CapabilityFlag.EJECT_SUPPORTED
+    const leaving = relating(DeviceRelation.EJECTION, () => rig.drivers.buses.get('b')?.pdo)
+    const rig = booted([{ id: 'a', description: { capabilities: { flags } }, upper: [leaving] }, { id: 'b' }])
+    const removed = (): string[] =>
+      rig
+        .sequence()
+        .filter((one) => one.endsWith('function REMOVE_DEVICE'))
+        .sort()
+    rig.sequence()
+    expect(rig.machine.run(() => rig.kernel.pnp.removeDevice(rig.path('a')))).toBeNull()
+    expect(removed()).toEqual(['a function REMOVE_DEVICE'])
+    rig.machine.run(() => rig.kernel.pnp.rescan())
+    expect(rig.machine.run(() => rig.kernel.pnp.ejectDevice(rig.path('a')))).toBeNull()
+    expect(removed()).toEqual(['a function REMOVE_DEVICE', 'b function REMOVE_DEVICE'])
     rig.end()
   })
 

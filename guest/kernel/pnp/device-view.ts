@@ -11,6 +11,8 @@ export interface DeviceView {
   readonly instancePath: string
   readonly hardwareIds: readonly string[]
   readonly location: string | null
+  /** INTERFACE_TYPE of its bus; null when its bus driver did not say. */
+  readonly busType: number | null
   readonly className: string | null
   /** Service of its function driver; null: none. */
   readonly driver: string | null
@@ -32,6 +34,7 @@ export function viewOf(node: DeviceNode): DeviceView {
     instancePath: node.instancePath,
     hardwareIds: identity?.hardwareIds ?? [],
     location: identity?.location ?? null,
+    busType: identity?.busType ?? null,
     className: plan?.match.className ?? null,
     driver: plan?.match.service ?? null,
     stack: node.services,

@@ -62,7 +62,6 @@ export class Removal {
     relation: DeviceRelation = DeviceRelation.REMOVAL,
   ): Waiting<Veto | null> {
     const nodes = yield* this.#related(top, relation)
-    if (!nodes.includes(top)) return null
     const veto = yield* this.#ask(nodes)
     if (veto !== null) return veto
     yield* this.#remove({ nodes, kept: new Map(after === 'discard' ? [] : [[top, after.problem]]) })
