@@ -12,7 +12,6 @@ import {
   DESC_ALIGN,
   DescFlag,
   descTableBytes,
-  isQueueSize,
   needEvent,
   USED_ALIGN,
   UsedFlag,
@@ -27,6 +26,7 @@ import {
 import type { Window } from '../../protocol/window.ts'
 import { Cursor } from '../../protocol/window.ts'
 import { Chain } from './chain.ts'
+import { placeInvalid } from './queue-place.ts'
 import type { DeviceRing, RingListener } from './ring.ts'
 
 // Constants of this module are folded into optimized code; a property of an import is loaded every time.
@@ -68,37 +68,6 @@ export interface SplitRingSetup {
   /** Heads that were out when the ring was saved, oldest first: taken again before anything new. */
   readonly retake: readonly number[]
   readonly listener: RingListener
-}
-
-/** Why the areas of a queue cannot be used, or null. */
-function placeInvalid(setup: SplitRingSetup): Violation | null {
-  const { place, queue, sizeMax, dma } = setup
-  const refuse = (rule: RequirementId, at: number, seen: number, expected: number): Violation => ({
-    rule,
-    side: 'driver',
-    queue,
-    at,
-    seen,
-    expected,
-  })
-  const { size } = place
-  if (!(isQueueSize(size) && size <= sizeMax)) return refuse('split.queue-size', 0, size, sizeMax)
-  const areas = [
-    { at: place.descriptors, bytes: descTableBytes(size), align: DESC_ALIGN },
-    { at: place.driver, bytes: availRingBytes(size), align: AVAIL_ALIGN },
-    { at: place.device, bytes: usedRingBytes(size), align: USED_ALIGN },
-  ]
-  for (const { at, bytes, align } of areas) {
-    if (at % align !== 0) return refuse('split.area-backed', at, at % align, 0)
-    if (!dma.reaches(gpa(at), bytes)) return refuse('split.area-backed', at, at + bytes, dma.memory.end)
-  }
-  const sorted = areas.sort((a, b) => a.at - b.at)
-  let end = 0
-  for (const { at, bytes } of sorted) {
-    if (!(at >= end)) return refuse('split.area-backed', at, at, end)
-    end = at + bytes
-  }
-  return null
 }
 
 /**
