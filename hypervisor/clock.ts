@@ -17,6 +17,12 @@ export interface ClockOptions {
   readonly pace?: Pace | null
 }
 
+/** Something outside; with `underWay`, only while that says so. */
+interface Hold {
+  readonly why: string
+  readonly underWay: (() => boolean) | null
+}
+
 /**
  * The only scheduler: one run queue, virtual time, and one door for the outside.
  *
@@ -41,7 +47,7 @@ export class VirtualClock implements Clock {
   #queue: Work[]
   readonly #deadlines: DeadlineHeap
   #made: number
-  readonly #held: Map<number, string>
+  readonly #held: Map<number, Hold>
   #holds: number
   readonly #arrivals: Arrival[]
   #arrived: number
@@ -92,9 +98,9 @@ export class VirtualClock implements Clock {
     return this.#deadline(this.#nowUs + us, null, work)
   }
 
-  external(why: string): Release {
+  external(why: string, underWay: (() => boolean) | null = null): Release {
     const hold = this.#holds++
-    this.#held.set(hold, why)
+    this.#held.set(hold, { why, underWay })
     return () => {
       if (!this.#held.delete(hold)) throw new Error(`the hold "${why}" was released twice`)
       this.#wake?.()
@@ -122,7 +128,7 @@ export class VirtualClock implements Clock {
 
   /** What is held outside, for a report on a run that does not end. */
   get held(): readonly string[] {
-    return [...this.#held.values()]
+    return [...this.#held.values()].filter(holds).map(({ why }) => why)
   }
 
   /** Runs everything that can run without the outside. */
@@ -161,7 +167,7 @@ export class VirtualClock implements Clock {
     for (;;) {
       this.drain()
       const dueUs = this.#pace === null ? null : (this.#deadlines.first()?.dueUs ?? null)
-      if (this.#held.size === 0 && dueUs === null) return
+      if (dueUs === null && !this.#isHeld()) return
       await this.#outside(dueUs)
     }
   }
@@ -169,7 +175,7 @@ export class VirtualClock implements Clock {
   /** Why the clock cannot be saved now: closures and the outside are no data. Null when it can. */
   get unsaved(): string | null {
     const [held] = this.#held.values()
-    if (held !== undefined) return `"${held}" is under way outside`
+    if (held !== undefined) return `"${held.why}" is under way outside`
     if (this.#arrivals.length > 0) return `"${this.#arrivals[0]?.source.path}" brought something from outside`
     const turns = this.#pending().filter((work) => !this.#names.has(work)).length
     if (turns > 0) return `${turns} turns without a name are queued`
@@ -217,6 +223,12 @@ export class VirtualClock implements Clock {
     }
     this.#made = state.made
     return null
+  }
+
+  #isHeld(): boolean {
+    if (this.#held.size === 0) return false
+    for (const hold of this.#held.values()) if (holds(hold)) return true
+    return false
   }
 
   #register<T extends NamedTurn | NamedTimer>(name: string, one: T): T {
@@ -284,7 +296,7 @@ export class VirtualClock implements Clock {
         throw new ReplayDiverged(`turn ${this.#turns} ran before arrival ${next.number}`)
       const arrival = replay.take(this.#arrivals)
       if (arrival === null) {
-        if (this.#held.size > 0) return false
+        if (this.#isHeld()) return false
         throw replay.missing(this.#arrivals)
       }
       this.#admit(arrival)
@@ -307,7 +319,7 @@ export class VirtualClock implements Clock {
   #runDeadline(): boolean {
     const deadline = this.#deadlines.first()
     if (deadline === null || this.#arrivals.length > 0) return false
-    if (this.#pace !== null ? deadline.dueUs > this.#nowUs : this.#held.size > 0) return false
+    if (this.#pace !== null ? deadline.dueUs > this.#nowUs : this.#isHeld()) return false
     this.#deadlines.pop()
     this.#nowUs = Math.max(this.#nowUs, deadline.dueUs)
     const { work } = deadline
@@ -327,4 +339,8 @@ export class VirtualClock implements Clock {
     this.#wake = null
     cancel()
   }
+}
+
+function holds({ underWay }: Hold): boolean {
+  return underWay === null || underWay()
 }

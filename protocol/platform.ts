@@ -38,8 +38,14 @@ export interface Clock {
   defer(work: Work): void
   /** Runs `work` once virtual time has advanced by `us` microseconds (0 or more). */
   after(us: number, work: Work): Timer
-  /** Holds virtual time while something outside is under way. `why` appears when a run does not end. */
-  external(why: string): Release
+  /**
+   * Holds virtual time while something outside is under way. `why` appears when a run does not end.
+   *
+   * @param underWay for a part whose work begins and ends in memory that somebody else writes too: asked
+   *   whenever time is about to move, and the hold counts while it answers true. Whoever makes it answer false
+   *   without being asked brings an arrival.
+   */
+  external(why: string, underWay?: () => boolean): Release
   /** The one door for results from outside: numbered in the trace, replayable from it. */
   arrive(source: ArrivalSource, value: Plain): void
 }

@@ -339,6 +339,50 @@ describe('a replay', () => {
   })
 })
 
+describe('a hold that only its owner can see', () => {
+  it('counts while it is under way, as asked when time is about to move', () => {
+    const clock = new VirtualClock()
+    let underWay = false
+    const ran: number[] = []
+    const release = clock.external('a daemon', () => underWay)
+    clock.after(1, () => {
+      ran.push(clock.now())
+      // Begun in memory, and nobody was told.
+      clock.defer(() => {
+        underWay = true
+      })
+    })
+    clock.after(2, () => ran.push(clock.now()))
+    clock.drain()
+    expect(ran).toEqual([1])
+    expect(clock.held).toEqual(['a daemon'])
+    underWay = false
+    clock.drain()
+    expect(ran).toEqual([1, 2])
+    expect(clock.held).toEqual([])
+    release()
+    expect(release).toThrow(/twice/)
+  })
+
+  it('is waited for, and ends with an arrival', async () => {
+    const clock = new VirtualClock()
+    let underWay = true
+    const release = clock.external('a daemon', () => underWay)
+    const order: string[] = []
+    clock.after(5, () => order.push('timer'))
+    const source = new Outside('daemon', () => order.push('answered'))
+    const ran = clock.run()
+    expect(order).toEqual([])
+    underWay = false
+    clock.arrive(source, null)
+    await ran
+    expect(order).toEqual(['answered', 'timer'])
+    expect(clock.unsaved).toMatch(/a daemon/)
+    release()
+    expect(clock.unsaved).toBe(null)
+  })
+})
+
 /** Real time in the test's own hands. */
 class TestPace implements Pace {
   us = 1_000_000
