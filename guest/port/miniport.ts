@@ -73,7 +73,10 @@ export interface PortServices {
   resume(): void
   /** Devices came or went: the port scans again. */
   busChangeDetected(): void
-  /** The unit's size or medium changed: what the class driver knows of it is old. */
+  /**
+   * The unit's size or medium changed: what the class driver knows of it is old. At DISPATCH_LEVEL or below
+   * (StorPortAsyncNotificationDetected; before Windows 8 nobody hears until the next command's sense data).
+   */
   capacityChanged(path: number, target: number, lun: number): void
   logError(what: string): void
   violated(violation: Violation): void

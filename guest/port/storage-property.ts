@@ -1,9 +1,21 @@
-import { bytes, le16, le32, struct, u8 } from '../../protocol/layout.ts'
+import { bytes, le16, le32, le64, struct, u8 } from '../../protocol/layout.ts'
 import { Access, controlCode, Method } from '../kernel/io-control.ts'
 import { DeviceType } from '../kernel/io-layout.ts'
 
 /** IOCTL_STORAGE_QUERY_PROPERTY. */
 export const QUERY_PROPERTY = controlCode(DeviceType.MASS_STORAGE, 0x500, Method.BUFFERED, Access.ANY)
+
+/** IOCTL_STORAGE_EVENT_NOTIFICATION: a port driver tells who stands on a unit that something happened to it. */
+export const EVENT_NOTIFICATION = controlCode(DeviceType.MASS_STORAGE, 0x305, Method.BUFFERED, Access.ANY)
+
+/** Bits of STORAGE_EVENT_NOTIFICATION.Events. */
+export const StorageEvent = { MEDIA_STATUS: 1, DEVICE_STATUS: 2, DEVICE_OPERATION: 4 } as const
+
+export const STORAGE_EVENT_NOTIFICATION = struct('STORAGE_EVENT_NOTIFICATION', 'ntddstor.h (6.2)', 16, {
+  version: le32('1'),
+  size: le32('16'),
+  events: le64('what happened', { bits: StorageEvent }),
+})
 
 /** STORAGE_PROPERTY_ID. */
 export const StorageProperty = {

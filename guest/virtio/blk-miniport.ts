@@ -343,9 +343,13 @@ export class BlkMiniport implements Miniport, CommandOwner {
     if (state.kind === 'ready') {
       this.#features = state.features
       const before = this.#target.facts
-      this.#target.facts = this.#factsOf()
-      if (this.#identified && before.blocks !== this.#target.facts.blocks)
+      const facts = this.#factsOf()
+      this.#target.facts = facts
+      const resized = before.blocks !== facts.blocks || before.blockBytes !== facts.blockBytes
+      if (this.#identified && resized) {
+        this.#target.capacityChanged()
         this.#services.capacityChanged(0, 0, 0)
+      }
       if (!this.#identified) this.#identify()
     }
     if (state.kind === 'ready' || state.kind === 'failed') {

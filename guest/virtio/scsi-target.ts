@@ -81,6 +81,12 @@ const INVALID_FIELD: TargetPlan = {
 const OUT_OF_RANGE: TargetPlan = { kind: 'sense', key: SenseKey.ILLEGAL_REQUEST, asc: Asc.LBA_OUT_OF_RANGE }
 const WRITE_PROTECTED: TargetPlan = { kind: 'sense', key: SenseKey.DATA_PROTECT, asc: Asc.WRITE_PROTECTED }
 
+/** Commands that are carried out while an attention waits, and leave it waiting, SPC-4 section 5.14. */
+const IN_SPITE_OF_ATTENTION: ReadonlySet<number> = new Set([
+  ScsiOp.INQUIRY,
+  ScsiOp.REPORT_LUNS,
+  ScsiOp.REQUEST_SENSE,
+])
 const EVPD = 1
 const PAGE = 0x3f
 const SERVICE_ACTION = 0x1f
@@ -100,16 +106,25 @@ interface Transfer {
  */
 export class ScsiTarget {
   facts: TargetFacts
+  /** What the initiator has to be told before anything else, once (UNIT ATTENTION); `Asc.NONE`: nothing. */
+  #attention: number
   readonly #transfer: Transfer
 
   constructor(facts: TargetFacts) {
     this.facts = facts
+    this.#attention = Asc.NONE
     this.#transfer = { kind: 'transfer', write: false, lba: 0, blocks: 0, fua: false }
+  }
+
+  /** The disk has another size: the next command is told so. */
+  capacityChanged(): void {
+    this.#attention = Asc.CAPACITY_CHANGED
   }
 
   /** Reads one command. `cdbBytes` is what the initiator says it has; the window reaches 16 bytes. */
   plan(cdb: Window, base: number, cdbBytes: number): TargetPlan {
     const opcode = cdb.u8(Cdb6.opcode, base)
+    if (this.#attention !== Asc.NONE && !IN_SPITE_OF_ATTENTION.has(opcode)) return this.#attend()
     if (!(cdbBytes >= lengthOf(opcode))) return INVALID_FIELD
     switch (opcode) {
       case ScsiOp.READ_10:
@@ -153,13 +168,27 @@ export class ScsiTarget {
     }
   }
 
+  #attend(): TargetPlan {
+    const asc = this.#attention
+    this.#attention = Asc.NONE
+    return { kind: 'sense', key: SenseKey.UNIT_ATTENTION, asc }
+  }
+
+  /** REQUEST SENSE: an attention is told as its data, and is told then. */
+  #requestSense(allocation: number): TargetPlan {
+    const key = this.#attention === Asc.NONE ? SenseKey.NO_SENSE : SenseKey.UNIT_ATTENTION
+    const bytes = senseBytes(key, this.#attention)
+    this.#attention = Asc.NONE
+    return cut(bytes, allocation)
+  }
+
   /** Commands about the disk, cut to what the initiator has room for. */
   #inform(opcode: number, cdb: Window, base: number): TargetPlan {
     switch (opcode) {
       case ScsiOp.INQUIRY:
         return this.#inquiry(cdb, base)
       case ScsiOp.REQUEST_SENSE:
-        return cut(senseBytes(SenseKey.NO_SENSE, Asc.NONE), cdb.u8(Cdb6.allocation, base))
+        return this.#requestSense(cdb.u8(Cdb6.allocation, base))
       case ScsiOp.READ_CAPACITY_10:
         return cut(readCapacity10(this.facts), 8)
       case ScsiOp.SERVICE_ACTION_IN_16: {

@@ -53,6 +53,47 @@ const rw16 = (op: number, lba: number, count: number, flags = 0) => [
 const sense = (key: number, asc: number) => ({ kind: 'sense', key, asc })
 const OUT_OF_RANGE = sense(5, 0x2100)
 
+describe('a unit attention', () => {
+  const CDBS: readonly (readonly number[])[] = [
+    [0x00, 0, 0, 0, 0, 0],
+    [0x03, 0, 0, 0, 18, 0],
+    [0x12, 0, 0, 0, 36, 0],
+    [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    [0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0],
+    rw10(0x28, 0, 1),
+    rw10(0x28, 5000, 1),
+    [0xff, 0, 0, 0, 0, 0],
+  ]
+
+  it('is told once, before anything else, but not to who only asks what there is', () => {
+    const step = fc.oneof(fc.constant<'resize'>('resize'), fc.constantFrom(...CDBS))
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+        const target = new ScsiTarget(FACTS)
+        let waits = false
+        for (const one of steps) {
+          if (one === 'resize') {
+            target.capacityChanged()
+            waits = true
+            continue
+          }
+          const bytes = new Uint8Array(16)
+          bytes.set(one)
+          const answer = structuredClone(target.plan(new Window(bytes), 0, one.length))
+          const opcode = one[0] ?? 0
+          if (opcode === 0x03) {
+            expect(answer).toEqual({ kind: 'data', bytes: senseBytes(waits ? 6 : 0, waits ? 0x2a09 : 0) })
+            waits = false
+          } else if (waits && opcode !== 0x12 && opcode !== 0xa0) {
+            expect(answer).toEqual(sense(6, 0x2a09))
+            waits = false
+          } else expect(answer).toEqual(plan(one))
+        }
+      }),
+    )
+  })
+})
+
 describe('reads and writes', () => {
   it('are ranges of the disk, whatever the command and the size of the disk', () => {
     const sizes = fc.oneof(

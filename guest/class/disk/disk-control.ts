@@ -3,11 +3,11 @@ import { DeviceFlag, DeviceType } from '../../kernel/io-layout.ts'
 import type { Irp } from '../../kernel/irp.ts'
 import { NtStatus, ntSuccess } from '../../kernel/nt-status.ts'
 import { settled, type Waiting } from '../../kernel/thread.ts'
+import { EVENT_NOTIFICATION, STORAGE_EVENT_NOTIFICATION } from '../../port/storage-property.ts'
 import { Cdb } from './cdb.ts'
 import type { Disk } from './disk.ts'
 import { geometry, geometryEx, layoutEx, partitionInfo, partitionInfoEx } from './disk-description.ts'
 import { queryProperty } from './disk-property.ts'
-import { readPartitions } from './disk-start.ts'
 import { trim } from './disk-trim.ts'
 import {
   DISK_GEOMETRY,
@@ -103,13 +103,13 @@ function* serve(disk: Disk, irp: Irp): Waiting<ControlAnswer | null> {
     case Ioctl.DISK_VERIFY:
       return yield* verify(control)
     case Ioctl.DISK_UPDATE_PROPERTIES:
-      yield* disk.readCapacity()
-      yield* readPartitions(disk)
-      return answered(NtStatus.SUCCESS)
+      return answered(yield* disk.look(true))
     case Ioctl.DISK_CHECK_VERIFY:
     case Ioctl.STORAGE_CHECK_VERIFY:
     case Ioctl.STORAGE_CHECK_VERIFY2:
       return yield* checkVerify(control)
+    case EVENT_NOTIFICATION:
+      return eventNotified(control)
     case Ioctl.STORAGE_GET_DEVICE_NUMBER:
       return described(control, STORAGE_DEVICE_NUMBER.$size, () => deviceNumber(control, 0))
     case Ioctl.STORAGE_QUERY_PROPERTY:
@@ -172,7 +172,7 @@ function* measured(
   fill: (control: Control) => number,
 ): Waiting<ControlAnswer> {
   if (control.outputBytes < needed) return answered(NtStatus.BUFFER_TOO_SMALL)
-  const status = yield* control.disk.readCapacity()
+  const status = yield* control.disk.look(false)
   return ntSuccess(status) ? answered(status, fill(control)) : answered(status)
 }
 
@@ -206,6 +206,16 @@ function* verify({ disk, window, at, inputBytes }: Control): Waiting<ControlAnsw
   return answered(status)
 }
 
+/** The port says that something happened to the medium or the unit: a fixed disk may have another size. */
+function eventNotified({ disk, irp, window, at, inputBytes }: Control): ControlAnswer {
+  // From below only: what an application says of the device is no news of it.
+  if (irp.requestorMode !== 0) return answered(NtStatus.ACCESS_DENIED)
+  if (inputBytes < STORAGE_EVENT_NOTIFICATION.$size) return answered(NtStatus.INVALID_PARAMETER)
+  const events = window.le64(STORAGE_EVENT_NOTIFICATION.events, at)
+  if (events % 4 !== 0 && !disk.removable) disk.capacityChanged()
+  return answered(NtStatus.SUCCESS)
+}
+
 /** TEST UNIT READY; a medium that answers is looked at anew. With room, how often it was changed. */
 function* checkVerify({ disk, window, at, outputBytes }: Control): Waiting<ControlAnswer> {
   if (outputBytes > 0 && outputBytes < 4) return answered(NtStatus.BUFFER_TOO_SMALL)
@@ -213,9 +223,8 @@ function* checkVerify({ disk, window, at, outputBytes }: Control): Waiting<Contr
   if (!ntSuccess(status)) return answered(status)
   if (disk.verifying) {
     disk.fdo.flags &= ~DeviceFlag.VERIFY_VOLUME
-    const capacity = yield* disk.readCapacity()
-    if (!ntSuccess(capacity)) return answered(capacity)
-    yield* readPartitions(disk)
+    const medium = yield* disk.look(true)
+    if (!ntSuccess(medium)) return answered(medium)
   }
   if (outputBytes >= 4) window.putLe32(0 as never, disk.mediaChanges, at)
   return answered(status, outputBytes >= 4 ? 4 : 0)

@@ -71,7 +71,12 @@ class DiskDriver {
       kernel.ioDeleteDevice(fdo)
       return NtStatus.NO_SUCH_DEVICE
     }
-    const disk = new Disk(kernel, number, fdo, lower)
+    const disk = Disk.create(kernel, number, fdo, lower)
+    if (disk === null) {
+      kernel.ioDetachDevice(lower)
+      kernel.ioDeleteDevice(fdo)
+      return NtStatus.INSUFFICIENT_RESOURCES
+    }
     fdo.extension = disk
     fdo.characteristics |= DeviceCharacteristic.DEVICE_SECURE_OPEN
     fdo.flags |= DeviceFlag.DIRECT_IO | (lower.flags & DeviceFlag.POWER_PAGABLE)

@@ -77,6 +77,7 @@ export function* readCapacity(disk: Disk): Waiting<NtStatus | DiskCapacity> {
     cdb: (cdb, base) => Cdb.readCapacity16(cdb, base, ReadCapacity16.$size),
     data: ReadCapacity16.$size,
   })
+  if (long.status === NtStatus.INSUFFICIENT_RESOURCES) return long.status
   const known = ntSuccess(long.status) && long.data.length === ReadCapacity16.$size
   if (!known) {
     if (lastLba === CAPACITY_10_FULL) {
@@ -113,14 +114,18 @@ function checked(
   }
 }
 
-/** MODE SENSE (6): write protection, the cache, and whether writes can pass it. A disk without it has none. */
+/**
+ * MODE SENSE (6): write protection, the cache, and whether writes can pass it. A disk without it has none; a
+ * status when memory is short, which says nothing of the disk.
+ */
 export function* readModes(
   disk: Disk,
-): Waiting<Pick<DiskFacts, 'readOnly' | 'writeCache' | 'forcesUnitAccess'>> {
+): Waiting<NtStatus | Pick<DiskFacts, 'readOnly' | 'writeCache' | 'forcesUnitAccess'>> {
   const { status, data } = yield* disk.command({
     cdb: (cdb, base) => Cdb.modeSense(cdb, base, MODE_BYTES),
     data: MODE_BYTES,
   })
+  if (status === NtStatus.INSUFFICIENT_RESOURCES) return status
   const none = { readOnly: false, writeCache: false, forcesUnitAccess: false }
   if (!ntSuccess(status) || data.length < ModeHeader6.$size) return none
   const header = new Window(data)
@@ -135,12 +140,16 @@ export function* readModes(
   }
 }
 
-/** Whether the disk unmaps, and how much at once: pages B2 and B0. */
-export function* readProvisioning(disk: Disk): Waiting<Pick<DiskFacts, 'unmapBlocksMax' | 'unmapRangesMax'>> {
+/** Whether the disk unmaps, and how much at once: pages B2 and B0. A status when memory is short. */
+export function* readProvisioning(
+  disk: Disk,
+): Waiting<NtStatus | Pick<DiskFacts, 'unmapBlocksMax' | 'unmapRangesMax'>> {
   const none = { unmapBlocksMax: 0, unmapRangesMax: 0 }
   const provisioning = yield* page(disk, Vpd.PROVISIONING, VpdProvisioning.$size)
+  if (typeof provisioning === 'number') return provisioning
   if (provisioning === null || (provisioning.u8(VpdProvisioning.flags) & UNMAPS) === 0) return none
   const limits = yield* page(disk, Vpd.BLOCK_LIMITS, VpdBlockLimits.$size)
+  if (typeof limits === 'number') return limits
   if (limits === null) return none
   return {
     unmapBlocksMax: limits.be32(VpdBlockLimits.unmapBlocksMax),
@@ -149,10 +158,11 @@ export function* readProvisioning(disk: Disk): Waiting<Pick<DiskFacts, 'unmapBlo
 }
 
 /** A vital product data page of at least so many bytes, or null. */
-function* page(disk: Disk, which: number, lengthBytes: number): Waiting<Window | null> {
+function* page(disk: Disk, which: number, lengthBytes: number): Waiting<Window | NtStatus | null> {
   const { status, data } = yield* disk.command({
     cdb: (cdb, base) => Cdb.inquiry(cdb, base, which, lengthBytes),
     data: lengthBytes,
   })
+  if (status === NtStatus.INSUFFICIENT_RESOURCES) return status
   return ntSuccess(status) && data.length === lengthBytes && data[1] === which ? new Window(data) : null
 }

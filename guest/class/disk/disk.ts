@@ -1,15 +1,19 @@
 import { Asc, FixedSense, SenseKey } from '../../../protocol/scsi.ts'
 import type { DeviceObject } from '../../kernel/device-object.ts'
+import type { KEvent } from '../../kernel/dispatcher-object.ts'
 import { DeviceFlag, Major, StackFlag } from '../../kernel/io-layout.ts'
 import type { Irp } from '../../kernel/irp.ts'
 import type { Kernel } from '../../kernel/kernel.ts'
-import { NtStatus } from '../../kernel/nt-status.ts'
+import { KEVENT, LIST_ENTRY } from '../../kernel/layout.ts'
+import { NtStatus, ntSuccess } from '../../kernel/nt-status.ts'
+import { PoolType, poolTag } from '../../kernel/pool.ts'
 import type { Waiting } from '../../kernel/thread.ts'
 import { SrbStatusBit } from '../../port/srb.ts'
 import type { DiskCommand, DiskCommandResult } from './disk-command.ts'
 import { sendCommand } from './disk-command.ts'
 import type { DiskFacts } from './disk-identity.ts'
 import { readCapacity, UNKNOWN_DISK } from './disk-identity.ts'
+import { readPartitions } from './medium.ts'
 import type { PartitionDevice } from './partition-device.ts'
 import type { PartitionTable } from './partition-table.ts'
 import { NO_TABLE } from './partition-table.ts'
@@ -20,6 +24,11 @@ import { type TransferLimits, Transfers } from './transfers.ts'
 
 /** Seconds, where the registry's TimeOutValue says nothing. */
 const TIMEOUT_SECONDS = 10
+const TAG = poolTag('ScDk')
+/** One block: the remove lock's event, the event by which looks at the medium take turns, the queue's head. */
+const TURN_AT = KEVENT.$size
+const HEAD_AT = TURN_AT + KEVENT.$size
+const RECORD_BYTES = HEAD_AT + LIST_ENTRY.$size
 
 /** `gone`: the device was pulled out; `removed`: its REMOVE came. */
 export type DiskState = 'added' | 'started' | 'stopped' | 'gone' | 'removed'
@@ -48,16 +57,31 @@ export class Disk implements PacketOwner, TransferLimits {
   /** Symbolic links that lead here. */
   links: readonly string[]
   readonly timeoutSeconds: number
+  readonly #records: number
+  readonly #turn: KEvent
   #refreshing: boolean
 
-  /** @throws when memory is short. */
-  constructor(kernel: Kernel, number: number, fdo: DeviceObject, lower: DeviceObject) {
+  /** Null when memory is short. */
+  static create(kernel: Kernel, number: number, fdo: DeviceObject, lower: DeviceObject): Disk | null {
+    const records = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, RECORD_BYTES, TAG)
+    return records === 0 ? null : new Disk(kernel, records, number, fdo, lower)
+  }
+
+  private constructor(
+    kernel: Kernel,
+    records: number,
+    number: number,
+    fdo: DeviceObject,
+    lower: DeviceObject,
+  ) {
     this.kernel = kernel
     this.number = number
     this.fdo = fdo
     this.lower = lower
-    this.lock = new ClassRemoveLock(kernel)
-    this.transfers = new Transfers(kernel, this, () => this.lock.release())
+    this.#records = records
+    this.#turn = kernel.keInitializeEvent(records + TURN_AT, false, true)
+    this.lock = new ClassRemoveLock(kernel, records)
+    this.transfers = new Transfers(kernel, records + HEAD_AT, this, () => this.lock.release())
     this.packets = new TransferPackets(kernel, lower, this)
     this.transfers.attach(this.packets)
     this.state = 'added'
@@ -177,11 +201,30 @@ export class Disk implements PacketOwner, TransferLimits {
   *#refresh(): Waiting<void> {
     // From here on, a change that comes while we read makes us read once more.
     this.#refreshing = false
-    yield* this.readCapacity()
+    yield* this.look(true)
     this.lock.release()
   }
 
-  /** READ CAPACITY, and what it says is remembered; the caller holds the remove lock. */
+  /** One look at the medium is over before the next begins, or an old answer could come behind a newer one. */
+  *inTurn<T>(look: () => Waiting<T>): Waiting<T> {
+    yield* this.kernel.keWaitForSingleObject(this.#turn)
+    const seen = yield* look()
+    this.kernel.keSetEvent(this.#turn)
+    return seen
+  }
+
+  /** What the medium says now: its size and, with `whole`, its partitions. The caller holds the remove lock. */
+  look(whole: boolean): Waiting {
+    return this.inTurn(() => this.#look(whole))
+  }
+  *#look(whole: boolean): Waiting {
+    const status = yield* this.readCapacity()
+    if (!whole || !ntSuccess(status)) return status
+    const partitions = yield* readPartitions(this)
+    return partitions === NtStatus.INSUFFICIENT_RESOURCES ? partitions : status
+  }
+
+  /** READ CAPACITY, and what it says is remembered. Within a turn. */
   *readCapacity(): Waiting {
     const answer = yield* readCapacity(this)
     if (typeof answer === 'number') {
@@ -205,7 +248,6 @@ export class Disk implements PacketOwner, TransferLimits {
 
   free(): void {
     this.packets.trim()
-    this.transfers.free()
-    this.lock.free()
+    this.kernel.exFreePool(this.#records)
   }
 }

@@ -34,19 +34,22 @@ export function* readMbr(disk: BlockRange, block: Uint8Array<ArrayBuffer>): Tabl
   const partitions: Partition[] = []
   const troubles: string[] = []
   let extended: Entry | null = null
+  let number = 0
   for (const [index, entry] of entries.entries()) {
     if (entry.type === MbrType.EMPTY) continue
+    // One that is off the disk keeps its number: the others are who they were when a disk shrinks.
+    if (!isExtended(entry.type)) number++
     if (!onDisk(disk, entry.firstLba, entry.blocks)) {
       troubles.push(`entry ${index + 1} does not lie on the disk`)
     } else if (!isExtended(entry.type)) {
-      partitions.push(partitionOf(disk, partitions.length + 1, entry, 0))
+      partitions.push(partitionOf(disk, number, entry, 0))
     } else if (extended === null) {
       extended = entry
     } else {
       troubles.push(`entry ${index + 1} is a second extended partition`)
     }
   }
-  if (extended !== null) yield* readLogical(disk, extended, partitions, troubles)
+  if (extended !== null) yield* readLogical(disk, extended, number, partitions, troubles)
   const diskId = sector.le32(Mbr.diskSignature).toString(16).padStart(8, '0')
   return { kind: 'table', table: { style: 'mbr', diskId, gpt: null, partitions, troubles } }
 }
@@ -58,10 +61,12 @@ export function* readMbr(disk: BlockRange, block: Uint8Array<ArrayBuffer>): Tabl
 function* readLogical(
   disk: BlockRange,
   extended: Entry,
+  primaryCount: number,
   partitions: Partition[],
   troubles: string[],
 ): TableReader<void> {
   const seen = new Set<number>()
+  let number = primaryCount
   for (let at = extended.firstLba; seen.size < LOGICAL_MAX; ) {
     seen.add(at)
     const block = yield { lba: at, count: 1 }
@@ -76,8 +81,9 @@ function* readLogical(
     }
     const [logical, link] = entriesOf(sector)
     if (logical !== undefined && logical.type !== MbrType.EMPTY && !isExtended(logical.type)) {
+      number++
       if (onDisk(disk, at + logical.firstLba, logical.blocks)) {
-        partitions.push(partitionOf(disk, partitions.length + 1, logical, at))
+        partitions.push(partitionOf(disk, number, logical, at))
       } else {
         troubles.push(`the logical partition at block ${at} does not lie on the disk`)
       }

@@ -53,37 +53,42 @@ export class PartitionDevice {
 
 /**
  * Makes a device for each partition of the disk's table. One that is still where it was stays what it is, with
- * its open handles; one that changed or went is deleted once nobody has it open.
+ * its open handles; one that changed or went is deleted once nobody has it open. False: one is not offered for
+ * want of memory.
  */
-export function publishPartitions(disk: Disk): void {
-  const wanted = disk.state === 'started' ? disk.table.partitions : []
+export function publishPartitions(disk: Disk): boolean {
+  const wanted = disk.gone ? [] : disk.table.partitions
   const kept: PartitionDevice[] = []
   for (const one of disk.partitions) {
     const same = wanted.find((partition) => samePlace(partition, one.partition))
     if (same === undefined) retire(one)
     else {
       one.partition = same
+      one.device.sectorSize = disk.facts.sectorBytes
       kept.push(one)
     }
   }
+  let complete = true
   for (const partition of wanted) {
     if (kept.some((one) => one.partition === partition)) continue
     const made = publish(disk, partition)
-    if (made !== null) kept.push(made)
+    if (made instanceof PartitionDevice) kept.push(made)
+    else complete &&= made !== NtStatus.INSUFFICIENT_RESOURCES
   }
   disk.partitions = kept.sort((a, b) => a.partition.number - b.partition.number)
+  return complete
 }
 
 function samePlace(a: Partition, b: Partition): boolean {
   return a.number === b.number && a.startBytes === b.startBytes && a.lengthBytes === b.lengthBytes
 }
 
-function publish(disk: Disk, partition: Partition): PartitionDevice | null {
+function publish(disk: Disk, partition: Partition): PartitionDevice | NtStatus {
   const { kernel, fdo } = disk
   const name = `\\Device\\Harddisk${disk.number}\\Partition${partition.number}`
   const device = kernel.ioCreateDevice(fdo.driver, { name, type: DeviceType.DISK })
   // Without memory, or with the name taken, the partition is not offered.
-  if (typeof device === 'number') return null
+  if (typeof device === 'number') return device
   const link = `\\??\\Harddisk${disk.number}Partition${partition.number}`
   const made = new PartitionDevice(disk, device, link, partition)
   const top = kernel.ioGetAttachedDevice(fdo)

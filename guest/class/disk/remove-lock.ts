@@ -1,10 +1,6 @@
 import type { KEvent } from '../../kernel/dispatcher-object.ts'
 import type { Kernel } from '../../kernel/kernel.ts'
-import { KEVENT } from '../../kernel/layout.ts'
-import { PoolType, poolTag } from '../../kernel/pool.ts'
 import type { Waiting } from '../../kernel/thread.ts'
-
-const TAG = poolTag('ScRL')
 
 /** ClassAcquireRemoveLock: requests under way keep the device; once it is removed, no more are let in. */
 export class ClassRemoveLock {
@@ -13,10 +9,8 @@ export class ClassRemoveLock {
   #holders: number
   #removed: boolean
 
-  /** @throws when memory is short. */
-  constructor(kernel: Kernel) {
-    const at = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, KEVENT.$size, TAG)
-    if (at === 0) throw new Error('no memory for a remove lock')
+  /** @param at room for a KEVENT. */
+  constructor(kernel: Kernel, at: number) {
     this.#kernel = kernel
     this.#drained = kernel.keInitializeEvent(at, true, false)
     this.#holders = 0
@@ -48,9 +42,5 @@ export class ClassRemoveLock {
   *drain(): Waiting<void> {
     this.#removed = true
     if (this.#holders > 0) yield* this.#kernel.keWaitForSingleObject(this.#drained)
-  }
-
-  free(): void {
-    this.#kernel.exFreePool(this.#drained.at)
   }
 }

@@ -2,16 +2,13 @@ import { IRP, Major, StackFlag } from '../../kernel/io-layout.ts'
 import type { Irp } from '../../kernel/irp.ts'
 import { Irql } from '../../kernel/irql.ts'
 import type { Kernel } from '../../kernel/kernel.ts'
-import { LIST_ENTRY } from '../../kernel/layout.ts'
 import { firstEntry, initializeList, insertTail, listIsEmpty, removeEntry } from '../../kernel/list.ts'
 import { NtStatus, ntSuccess } from '../../kernel/nt-status.ts'
-import { PoolType, poolTag } from '../../kernel/pool.ts'
 import { NO_ROUTINE } from '../../kernel/routine.ts'
 import { Cdb } from './cdb.ts'
 import type { TransferPacket } from './transfer-packet.ts'
 import type { TransferPackets } from './transfer-packets.ts'
 
-const TAG = poolTag('ScTr')
 const PAGE_BYTES = 4096
 
 /** DriverContext of a request: pieces out, one more while it is not all sent; bytes sent; what comes next. */
@@ -51,25 +48,20 @@ export class Transfers {
   #packets: TransferPackets | null
   #pumping: boolean
 
-  /** @throws when memory is short. */
-  constructor(kernel: Kernel, limits: TransferLimits, released: () => void) {
+  /** @param head room for a LIST_ENTRY. */
+  constructor(kernel: Kernel, head: number, limits: TransferLimits, released: () => void) {
     this.#kernel = kernel
     this.#limits = limits
     this.#released = released
     this.#packets = null
     this.#pumping = false
-    this.#head = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, LIST_ENTRY.$size, TAG)
-    if (this.#head === 0) throw new Error('no memory for a queue')
+    this.#head = head
     initializeList(kernel.parts.memory.window, this.#head)
     this.#cancel = kernel.routine((_device: unknown, irp: Irp) => this.#cancelled(irp))
   }
 
   attach(packets: TransferPackets): void {
     this.#packets = packets
-  }
-
-  free(): void {
-    this.#kernel.exFreePool(this.#head)
   }
 
   /** Takes a checked READ, WRITE or FLUSH_BUFFERS, and answers PENDING. At DISPATCH level or below. */

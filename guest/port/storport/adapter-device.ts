@@ -109,8 +109,15 @@ export class AdapterDevice {
     if (typeof started === 'number') return this.#complete(irp, started)
     this.#started = started
     started.services.busChanged = () => kernel.pnp.ioInvalidateDeviceRelations(this.pdo)
+    started.services.unitChanged = (path, target, lun) => this.#unitChanged(path, target, lun)
     yield* scanAdapter(this.adapter, started.configuration)
     return this.#complete(irp, NtStatus.SUCCESS)
+  }
+
+  /** Whoever stands on the unit is told, by a request of the port's own. At DISPATCH level or below. */
+  #unitChanged(path: number, target: number, lun: number): void {
+    const unit = this.adapter.unitAt(path, target, lun)
+    this.#units.find((one) => one.unit === unit)?.notify(this.kernel)
   }
 
   /** From START's raw list: lines and addresses as the bus has them, which is how the kernel connects them. */
