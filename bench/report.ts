@@ -1,5 +1,6 @@
 import type { RequirementId } from '../protocol/requirement.ts'
 import { REQUIREMENTS } from '../protocol/requirement.ts'
+import type { Violation } from '../protocol/violation.ts'
 import { explain } from '../protocol/violation.ts'
 import type { VirtioVersion } from '../protocol/virtio/features.ts'
 import type { BenchDisk } from './bench-disk.ts'
@@ -49,7 +50,7 @@ export interface DiskReport {
 
 export interface ViolationReport {
   readonly disk: string
-  readonly side: 'driver' | 'device'
+  readonly side: Violation['side']
   readonly rule: RequirementId
   /** The rule in words. */
   readonly because: string

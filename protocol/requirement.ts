@@ -1,10 +1,13 @@
+/** Who can break a rule: the two ends of a device, and the two ends of a vhost-user connection. */
+export type Party = 'driver' | 'device' | 'front-end' | 'back-end'
+
 /**
  * The typed requirement set: every rule a peer can be seen to break, by name. A name says what the rule is
  * about and never changes; `ref` is where the specification states it.
  */
 export interface RequirementText {
   /** Who is bound by it. */
-  readonly party: 'driver' | 'device'
+  readonly party: Party | 'both'
   readonly level: 'must' | 'should'
   /** The rule in our words, as a sentence that completes "… broke X: …". */
   readonly text: string
@@ -14,6 +17,13 @@ export interface RequirementText {
 const SPLIT = 'VIRTIO 1.2 section 2.7'
 const driver = (text: string, ref: string): RequirementText => ({ party: 'driver', level: 'must', text, ref })
 const device = (text: string, ref: string): RequirementText => ({ party: 'device', level: 'must', text, ref })
+const vhost =
+  (party: RequirementText['party'], level: RequirementText['level'] = 'must') =>
+  (text: string, section: string): RequirementText => ({ party, level, text, ref: `vhost-user, ${section}` })
+const frontEnd = vhost('front-end')
+const backEnd = vhost('back-end')
+const bothEnds = vhost('both')
+const frontEndShould = vhost('front-end', 'should')
 
 export const REQUIREMENTS = {
   // Split ring, driver's duties as the device sees them.
@@ -119,6 +129,52 @@ export const REQUIREMENTS = {
     'VIRTIO 1.2 section 5.2.6.2',
   ),
   'block.capacity': device('a capacity and block size are usable', 'VIRTIO 1.2 section 5.2.4'),
+  // vhost-user: what a message is, whoever sends it.
+  'vhost.version': bothEnds('the version of a message is 1', 'Header'),
+  'vhost.flags': bothEnds('a request has no flags but its version and NEED_REPLY', 'Header'),
+  'vhost.request-unknown': bothEnds('only messages that are defined are sent', 'Message types'),
+  'vhost.payload-size': bothEnds('a payload has the size its message says', 'Payload'),
+  'vhost.descriptor-count': bothEnds('as many descriptors ride along as the message takes', 'Ancillary data'),
+  'vhost.descriptor-kind': bothEnds('a descriptor is of the kind its message needs', 'Ancillary data'),
+  'vhost.gate': bothEnds('a message is sent only with the features it needs', 'Protocol features'),
+  'vhost.stream-end': bothEnds('a connection ends between two messages', 'Communication'),
+  'vhost.reply-flag': bothEnds('a reply has the REPLY flag', 'Header'),
+  'vhost.reply-request': bothEnds('a reply is to the request that was sent last', 'Communication'),
+  'vhost.feature-not-offered': frontEnd('only features that the back-end offers are accepted', 'Features'),
+  'vhost.feature-prerequisite': bothEnds(
+    'a protocol feature comes along with those it needs',
+    'Protocol features',
+  ),
+  // Rings, as the back-end sees them.
+  'vhost.ring-index': frontEnd('a ring is one that the back-end has', 'VHOST_USER_SET_VRING_NUM'),
+  'vhost.ring-size': frontEnd(
+    'a ring size is a power of two that the back-end can serve',
+    'VHOST_USER_SET_VRING_NUM',
+  ),
+  'vhost.ring-base': frontEnd('a ring position is 16 bits', 'VHOST_USER_SET_VRING_BASE'),
+  'vhost.ring-live': frontEnd('size and position of a ring change while it is stopped', 'Ring states'),
+  'vhost.ring-address': frontEnd('a ring lies in memory of the table', 'VHOST_USER_SET_VRING_ADDR'),
+  'vhost.ring-incomplete': frontEnd('a ring is started once it has a size and addresses', 'Ring states'),
+  'vhost.ring-zero': frontEnd('num is zero where it says nothing', 'VHOST_USER_GET_VRING_BASE'),
+  'vhost.ring-switch': frontEnd('a ring is enabled by 1 and disabled by 0', 'VHOST_USER_SET_VRING_ENABLE'),
+  // Memory, as the back-end sees it.
+  'vhost.region-range': frontEnd('a region is whole pages and wraps nothing', 'Memory region description'),
+  'vhost.region-overlap': frontEnd('regions do not overlap', 'Memory region description'),
+  'vhost.region-backed': frontEnd('what a region is mapped from is that long', 'Memory region description'),
+  'vhost.region-unknown': frontEnd('a region that is removed is there', 'VHOST_USER_REM_MEM_REG'),
+  'vhost.region-slots': frontEnd('there are no more regions than slots', 'VHOST_USER_GET_MAX_MEM_SLOTS'),
+  'vhost.region-stray': frontEndShould('no descriptor comes with a removal', 'VHOST_USER_REM_MEM_REG'),
+  'vhost.memory-unsealed': frontEndShould('shared memory is sealed against shrinking', 'Memory access'),
+  'vhost.memory-shrunk': frontEnd('shared memory keeps its length', 'Memory access'),
+  'vhost.log-range': frontEnd('the dirty log reaches as far as the memory does', 'VHOST_USER_SET_LOG_BASE'),
+  'vhost.inflight-shape': frontEnd(
+    'the tracking buffer fits the queues it is for',
+    'VHOST_USER_SET_INFLIGHT_FD',
+  ),
+  'vhost.config-range': frontEnd('configuration is accessed within its size', 'VHOST_USER_GET_CONFIG'),
+  'vhost.config-flags': frontEnd('a write says who makes it', 'VHOST_USER_SET_CONFIG'),
+  // What a back-end owes, as the front-end sees it.
+  'vhost.refused': backEnd('a request that is well-formed is carried out', 'VHOST_USER_PROTOCOL_F_REPLY_ACK'),
 } as const satisfies { readonly [id: string]: RequirementText }
 
 export type RequirementId = keyof typeof REQUIREMENTS

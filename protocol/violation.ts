@@ -1,4 +1,4 @@
-import type { RequirementId } from './requirement.ts'
+import type { Party, RequirementId } from './requirement.ts'
 import { REQUIREMENTS } from './requirement.ts'
 
 /**
@@ -8,9 +8,12 @@ import { REQUIREMENTS } from './requirement.ts'
 export interface Violation {
   readonly rule: RequirementId
   /** Who broke it. */
-  readonly side: 'driver' | 'device'
+  readonly side: Party
   readonly queue: number | null
-  /** Guest-physical address or register offset of the offending value; null when it has none. */
+  /**
+   * Guest-physical address or register offset of the offending value, for a message its code; null when it has
+   * none.
+   */
   readonly at: number | null
   readonly seen: number
   /** The limit or value the rule asks for. */
@@ -22,10 +25,14 @@ export function explain(violation: Violation): string {
   const { text, ref } = REQUIREMENTS[violation.rule]
   const where = [
     violation.queue === null ? null : `queue ${violation.queue}`,
-    violation.at === null ? null : `at 0x${violation.at.toString(16)}`,
+    violation.at === null ? null : placeOf(violation.rule, violation.at),
   ].filter((part) => part !== null)
   const place = where.length === 0 ? '' : ` (${where.join(', ')})`
   return `${violation.side} broke ${violation.rule}${place}: ${text}; saw ${violation.seen}, limit ${violation.expected} [${ref}]`
+}
+
+function placeOf(rule: RequirementId, at: number): string {
+  return rule.startsWith('vhost.') ? `message ${at}` : `at 0x${at.toString(16)}`
 }
 
 const KEPT_PER_RULE = 16

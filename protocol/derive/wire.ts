@@ -2,6 +2,7 @@ import type { AnyLayout } from '../layout.ts'
 import { isLayout } from '../layout.ts'
 import type { RequirementText } from '../requirement.ts'
 import type { FeatureTable } from '../version.ts'
+import type { DescriptorRule, GateRule, MessageRule, PayloadRule } from '../vhost-user/message.ts'
 import { row, table } from './table.ts'
 
 type Exports = { readonly [name: string]: unknown }
@@ -34,7 +35,7 @@ export function layoutsOf(exports: Exports): readonly AnyLayout[] {
   return [...found.values()].sort((a, b) => compare(a.$name, b.$name))
 }
 
-/** The text of `WIRE.md`: every structure, feature table and requirement among a module's exports. */
+/** The text of `WIRE.md`: every structure, feature table, message and requirement among a module's exports. */
 export function wire(exports: Exports, requirements: { readonly [id: string]: RequirementText }): string {
   return [
     '# The wire',
@@ -43,6 +44,8 @@ export function wire(exports: Exports, requirements: { readonly [id: string]: Re
     ...layoutsOf(exports).map((layout) => table(layout).trimEnd()),
     '## Features',
     ...featureTablesOf(exports).map(([name, features]) => featureText(name, features)),
+    '## Messages',
+    ...messageTablesOf(exports).map(([name, messages]) => messageText(name, messages)),
     '## Requirements',
     requirementText(requirements),
     '',
@@ -62,21 +65,67 @@ function compare(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0
 }
 
-function isFeatureTable(value: unknown): value is FeatureTable {
+type Messages = { readonly [name: string]: Omit<MessageRule, 'name'> }
+
+/** A table by name, each of whose entries has these members. */
+function isTableOf(value: unknown, ...members: readonly string[]): boolean {
   if (typeof value !== 'object' || value === null || !isPlain(value) || isLayout(value)) return false
   const entries: unknown[] = Object.values(value)
   return (
     entries.length > 0 &&
     entries.every(
-      (entry) => typeof entry === 'object' && entry !== null && 'bit' in entry && 'since' in entry,
+      (entry) => typeof entry === 'object' && entry !== null && members.every((member) => member in entry),
     )
   )
 }
 
-function featureTablesOf(exports: Exports): readonly (readonly [string, FeatureTable])[] {
-  const tables: (readonly [string, FeatureTable])[] = []
-  for (const [name, value] of Object.entries(exports)) if (isFeatureTable(value)) tables.push([name, value])
+function tablesOf<T>(exports: Exports, ...members: readonly string[]): readonly (readonly [string, T])[] {
+  const tables: (readonly [string, T])[] = []
+  for (const [name, value] of Object.entries(exports)) {
+    if (isTableOf(value, ...members)) tables.push([name, value as T])
+  }
   return tables.sort(([a], [b]) => compare(a, b))
+}
+
+function featureTablesOf(exports: Exports): readonly (readonly [string, FeatureTable])[] {
+  return tablesOf(exports, 'bit', 'since')
+}
+
+function messageTablesOf(exports: Exports): readonly (readonly [string, Messages])[] {
+  return tablesOf(exports, 'code', 'payload', 'gate', 'reply')
+}
+
+function messageText(name: string, messages: Messages): string {
+  const rows = Object.entries(messages).map(([message, { code, payload, descriptors, gate, reply }]) => {
+    const answer =
+      reply.when === 'never'
+        ? ''
+        : `${carried(reply.payload, reply.descriptors)}${reply.when === 'always' ? '' : ` (${reply.when})`}`
+    return row([String(code), `\`${message}\``, carried(payload, descriptors), gateText(gate), answer])
+  })
+  const head = [
+    row(['code', 'message', 'carries', 'with', 'answered by']),
+    row(['---', '---', '---', '---', '---']),
+  ]
+  return [`### ${name}`, '', ...head, ...rows].join('\n')
+}
+
+function carried({ layout, bytesMin, bytesMax }: PayloadRule, { min, max }: DescriptorRule): string {
+  const bytes = bytesMin === bytesMax ? `${bytesMax}` : `${bytesMin}-${bytesMax}`
+  const payload = bytesMax === 0 ? [] : [`${layout === null ? '' : `\`${layout.$name}\` `}${bytes} bytes`]
+  const count = min === max ? `${max}` : `${min}-${max}`
+  const ride = max === 0 ? [] : [`${count} ${max === 1 ? 'descriptor' : 'descriptors'}`]
+  const parts = [...payload, ...ride]
+  return parts.length === 0 ? 'nothing' : parts.join(', ')
+}
+
+function gateText({ protocol, unsettled, offered, accepted }: GateRule): string {
+  return [
+    ...protocol,
+    ...unsettled.map((name) => `${name} (unsettled)`),
+    ...offered.map((bit) => `VIRTIO bit ${bit} offered`),
+    ...accepted.map((bit) => `VIRTIO bit ${bit} accepted`),
+  ].join(', ')
 }
 
 function featureText(name: string, features: FeatureTable): string {

@@ -54,8 +54,8 @@ describe('REQUIREMENTS', () => {
       expect(id).toMatch(/^[a-z]+\.[a-z0-9-]+$/)
       expect(requirement.text.length).toBeGreaterThan(10)
       expect(requirement.text).not.toMatch(/\.$/)
-      expect(requirement.ref).toMatch(/^[A-Z].* section \d/)
-      expect(['driver', 'device']).toContain(requirement.party)
+      expect(requirement.ref).toMatch(/^[A-Z].* section \d|^vhost-user, [A-Z]/)
+      expect(['driver', 'device', 'front-end', 'back-end', 'both']).toContain(requirement.party)
     },
   )
 
