@@ -2,6 +2,7 @@ import { bytes, le16, le32, le64, struct, u8 } from '../../protocol/layout.ts'
 import type { Gpa, GuestMemory } from '../../protocol/memory.ts'
 import { gpa } from '../../protocol/memory.ts'
 import { Cursor } from '../../protocol/window.ts'
+import { NtStatus } from '../kernel/nt-status.ts'
 
 /** What an SRB asks for: `SRB_FUNCTION_…` of srb.h. */
 export const SrbFunction = {
@@ -120,6 +121,7 @@ const SENSE_LENGTH = ScsiRequestBlock.SenseInfoBufferLength
 const FLAGS = ScsiRequestBlock.SrbFlags
 const TRANSFER = ScsiRequestBlock.DataTransferLength
 const TIMEOUT = ScsiRequestBlock.TimeOutValue
+const INTERNAL = ScsiRequestBlock.InternalStatus
 const DATA = ScsiRequestBlock.DataBuffer
 const SENSE = ScsiRequestBlock.SenseInfoBuffer
 const ORIGINAL = ScsiRequestBlock.OriginalRequest
@@ -265,6 +267,18 @@ export class Srb extends Cursor {
   }
   set srbExtension(value: Gpa) {
     this.window.putLe64(EXTENSION, value, this.base)
+  }
+
+  /** An NTSTATUS, beside INTERNAL_ERROR. */
+  get internalStatus(): number {
+    return this.window.le32(INTERNAL, this.base)
+  }
+
+  /** Ended by the port driver itself: memory was short. */
+  failShort(): void {
+    this.srbStatus = SrbStatus.INTERNAL_ERROR
+    this.dataTransferLength = 0
+    this.window.putLe32(INTERNAL, NtStatus.INSUFFICIENT_RESOURCES, this.base)
   }
 
   /** Where the command lies in `window`. */

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { Cdb } from '../../guest/class/disk/cdb.ts'
 import type { Returned } from '../../guest/class/disk/outcome.ts'
 import { outcomeOf, RETRIES } from '../../guest/class/disk/outcome.ts'
-import { ntStatusName } from '../../guest/kernel/nt-status.ts'
+import { NtStatus, ntStatusName } from '../../guest/kernel/nt-status.ts'
 import { SrbStatus } from '../../guest/port/srb.ts'
 import { ScsiTarget, senseBytes } from '../../guest/virtio/scsi-target.ts'
 import { Window } from '../../protocol/window.ts'
@@ -12,6 +12,7 @@ const READ = 0x28
 const INQUIRY = 0x12
 const PLAIN: Returned = {
   srbStatus: SrbStatus.SUCCESS,
+  internalStatus: NtStatus.IO_DEVICE_ERROR,
   scsiStatus: 0,
   opcode: READ,
   askedBytes: 4096,
@@ -88,6 +89,15 @@ describe('what a class driver makes of a request that came back', () => {
   it('depends on the SCSI status where the SRB says only that it failed', () => {
     expect(judged({ srbStatus: 4, scsiStatus: 0x18 })).toBe('DEVICE_BUSY')
     expect(judged({ srbStatus: 4, scsiStatus: 0x08 })).toBe('DEVICE_NOT_READY, retried')
+  })
+
+  it('says that memory was short below, and waits for it', () => {
+    const short = { ...PLAIN, srbStatus: 0x30, internalStatus: NtStatus.INSUFFICIENT_RESOURCES }
+    expect(outcomeOf(short)).toEqual({
+      status: NtStatus.INSUFFICIENT_RESOURCES,
+      retry: true,
+      delaySeconds: 1,
+    })
   })
 
   it('reads no sense that is not said to be valid, and none past its end', () => {

@@ -70,7 +70,9 @@ export class StorportRig {
   /** START with a miniport, and a unit to send to. */
   *start(make: MakeMiniport): Waiting<NtStatus> {
     const { kernel } = this
-    this.adapter = new Adapter(kernel)
+    const adapter = Adapter.create(kernel)
+    if (adapter === null) return NtStatus.INSUFFICIENT_RESOURCES
+    this.adapter = adapter
     const resources: readonly PortResource[] = [
       { kind: 'memory', start: REGISTERS, lengthBytes: 0x200 },
       { kind: 'interrupt', line: LINE, vector: 0 },

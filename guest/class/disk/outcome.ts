@@ -8,6 +8,8 @@ export interface Returned {
   /** SrbStatus whole, flags included. */
   readonly srbStatus: number
   readonly scsiStatus: number
+  /** What a port driver says beside INTERNAL_ERROR. */
+  readonly internalStatus: NtStatus
   readonly opcode: number
   readonly askedBytes: number
   readonly movedBytes: number
@@ -73,6 +75,10 @@ function ofSrb(returned: Returned, status: number): Outcome {
     case SrbStatus.TIMEOUT:
     case SrbStatus.COMMAND_TIMEOUT:
       return again(NtStatus.IO_TIMEOUT)
+    case SrbStatus.INTERNAL_ERROR:
+      return returned.internalStatus === NtStatus.INSUFFICIENT_RESOURCES
+        ? again(NtStatus.INSUFFICIENT_RESOURCES, 1)
+        : again(NtStatus.IO_DEVICE_ERROR)
     case SrbStatus.BUSY:
       return again(NtStatus.DEVICE_BUSY, 1)
     case SrbStatus.DATA_OVERRUN:

@@ -6,7 +6,7 @@ import type { DeferredRoutine, KDpc } from '../../kernel/dpc.ts'
 import type { Irp } from '../../kernel/irp.ts'
 import type { Kernel } from '../../kernel/kernel.ts'
 import { KDPC, KTIMER } from '../../kernel/layout.ts'
-import { NtStatus } from '../../kernel/nt-status.ts'
+import { NtStatus, ntStatus } from '../../kernel/nt-status.ts'
 import type { Routine } from '../../kernel/routine.ts'
 import { ScsiRequestBlock, Srb, SrbFlag, SrbFunction } from '../../port/srb.ts'
 import type { Returned } from './outcome.ts'
@@ -86,6 +86,9 @@ export class TransferPacket implements Returned {
   }
   get scsiStatus(): number {
     return this.srb.scsiStatus
+  }
+  get internalStatus(): NtStatus {
+    return ntStatus(this.srb.internalStatus)
   }
   get movedBytes(): number {
     return this.srb.dataTransferLength

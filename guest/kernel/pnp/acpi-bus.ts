@@ -194,7 +194,8 @@ class AcpiDriver {
     const listed: DeviceObject[] = []
     for (const device of this.#namespace.devices) {
       const pdo = bus.children.get(device) ?? this.#makeChild(fdo.driver, bus, device)
-      if (pdo !== null) listed.push(pdo)
+      if (pdo === null) return this.#fail(irp, NtStatus.INSUFFICIENT_RESOURCES)
+      listed.push(pdo)
     }
     const at = allocateRelations(parts, listed, irp.information)
     if (at === 0) return this.#fail(irp, NtStatus.INSUFFICIENT_RESOURCES)

@@ -52,9 +52,10 @@ export class Enumeration {
     if (bus.state !== 'started' || bus.depth >= DEPTH_MAX) return
     const { nodes, kernel } = this.#parts
     const listed = yield* nodes.relations(bus, DeviceRelation.BUS)
+    if (bus.problem === Problem.OUT_OF_MEMORY) bus.problem = null
     if (listed === 'none') return
-    if (listed === 'malformed') {
-      bus.problem = Problem.INVALID_DATA
+    if (typeof listed === 'string') {
+      bus.problem = listed === 'malformed' ? Problem.INVALID_DATA : Problem.OUT_OF_MEMORY
       return
     }
     for (const child of bus.children) child.present = false
@@ -74,6 +75,8 @@ export class Enumeration {
         yield* this.#parts.removal().surprise(child, null)
     }
     for (const child of [...bus.children]) {
+      // Memory that ran out may be back.
+      if (child.problem === Problem.OUT_OF_MEMORY && child.state !== 'started') child.problem = null
       if (child.state === 'new' && child.problem === null) yield* this.#identify(child)
       if (child.state === 'identified' && child.problem === null) yield* this.bringUp(child)
     }
@@ -87,7 +90,8 @@ export class Enumeration {
       node.problem = Problem.DUPLICATE_DEVICE
       return
     }
-    yield* resources.query(node)
+    node.problem = yield* resources.query(node)
+    if (node.problem !== null) return
     node.advance('identify')
     if (version.containerId) yield* requests.send(node.pdo, PnpMinor.DEVICE_ENUMERATED)
   }
@@ -137,8 +141,10 @@ export class Enumeration {
       yield* this.#parts.removal().tearDown(node, outcome)
       return
     }
-    const { flags } = yield* this.#parts.identification.capabilities(node)
-    if (node.identity !== null) node.identity = { ...node.identity, capabilities: flags }
+    const told = yield* this.#parts.identification.capabilities(node)
+    if (node.identity !== null && told !== null) {
+      node.identity = { ...node.identity, capabilities: told.flags }
+    }
     if (yield* this.queryState(node)) yield* this.enumerate(node)
   }
 

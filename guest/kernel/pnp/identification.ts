@@ -1,5 +1,5 @@
 import type { KernelParts } from '../kernel-parts.ts'
-import { ntSuccess } from '../nt-status.ts'
+import { NtStatus, ntSuccess } from '../nt-status.ts'
 import { PoolType, poolTag } from '../pool.ts'
 import type { Waiting } from '../thread.ts'
 import type { WindowsVersion } from '../version.ts'
@@ -23,15 +23,19 @@ export class Identification {
   readonly #parts: KernelParts
   readonly #version: WindowsVersion
   readonly #requests: PnpRequests
+  /** A query was not answered for want of memory: nothing is known from it, not even that there is no answer. */
+  #short: boolean
 
   constructor(parts: KernelParts, version: WindowsVersion, requests: PnpRequests) {
     this.#parts = parts
     this.#version = version
     this.#requests = requests
+    this.#short = false
   }
 
   /** Fills in the node's identity and path. Answers the problem that keeps it from having one. */
   *identify(node: DeviceNode): Waiting<Problem | null> {
+    this.#short = false
     const deviceId = yield* this.#id(node, BusQueryId.DEVICE_ID)
     const capabilities = yield* this.capabilities(node)
     const instanceId = yield* this.#id(node, BusQueryId.INSTANCE_ID)
@@ -41,6 +45,7 @@ export class Identification {
     const description = yield* this.#text(node, DeviceText.DESCRIPTION)
     const location = yield* this.#text(node, DeviceText.LOCATION_INFORMATION)
     const busType = yield* this.#busType(node)
+    if (this.#short || capabilities === null) return Problem.OUT_OF_MEMORY
     if (deviceId === null || !isDeviceId(deviceId)) return Problem.INVALID_DATA
     if (instanceId === null || (instanceId !== '' && !isInstanceId(instanceId))) return Problem.INVALID_DATA
     if (hardwareIds?.every(isHardwareId) !== true) return Problem.INVALID_DATA
@@ -64,12 +69,12 @@ export class Identification {
     return null
   }
 
-  /** QUERY_CAPABILITIES; a stack that does not answer has none. */
-  *capabilities(node: DeviceNode): Waiting<Capabilities> {
+  /** QUERY_CAPABILITIES; a stack that does not answer has none. Null when memory is short. */
+  *capabilities(node: DeviceNode): Waiting<Capabilities | null> {
     const { pool, hal, memory } = this.#parts
     const none = { flags: 0, address: 0xffff_ffff }
     const at = pool.allocate(PoolType.NON_PAGED, DEVICE_CAPABILITIES.$size, CAPABILITIES_TAG, hal.irql)
-    if (at === 0) return none
+    if (at === 0) return null
     const { window } = memory
     memory.zero(at, DEVICE_CAPABILITIES.$size)
     window.putLe16(DEVICE_CAPABILITIES.size, DEVICE_CAPABILITIES.$size, at)
@@ -82,6 +87,7 @@ export class Identification {
       address: window.le32(DEVICE_CAPABILITIES.address, at),
     }
     pool.free(at, hal.irql)
+    if (status === NtStatus.INSUFFICIENT_RESOURCES) return null
     return ntSuccess(status) ? told : none
   }
 
@@ -119,6 +125,7 @@ export class Identification {
   ): Waiting<T> {
     const { pool, hal } = this.#parts
     const { status, information } = yield* this.#requests.send(node.pdo, minor, argument1, argument2)
+    if (status === NtStatus.INSUFFICIENT_RESOURCES) this.#short = true
     if (!ntSuccess(status) || information === 0) return missing
     const value = read(information)
     pool.free(information, hal.irql)

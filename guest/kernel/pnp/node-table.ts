@@ -2,7 +2,7 @@ import { BugCode, keBugCheckEx } from '../bug-check.ts'
 import type { DeviceObject } from '../device-object.ts'
 import { DeviceFlag } from '../io-layout.ts'
 import type { KernelParts } from '../kernel-parts.ts'
-import { ntSuccess } from '../nt-status.ts'
+import { NtStatus, ntSuccess } from '../nt-status.ts'
 import type { Waiting } from '../thread.ts'
 import { DeviceNode } from './device-node.ts'
 import { readRelations } from './device-relations.ts'
@@ -13,7 +13,7 @@ import type { PnpRequests } from './pnp-request.ts'
 const Fatal = { NOT_A_PDO: 2, DELETED_PDO: 4, NULL_PDO: 8 } as const
 
 /** What a stack answered to QUERY_DEVICE_RELATIONS: one reference is held for each device. */
-export type RelationsAnswer = readonly DeviceObject[] | 'none' | 'malformed'
+export type RelationsAnswer = readonly DeviceObject[] | 'none' | 'malformed' | 'no-memory'
 
 /** The nodes, by their PDOs, and the lists of PDOs that stacks hand over. */
 export class NodeTable {
@@ -64,6 +64,7 @@ export class NodeTable {
       PnpMinor.QUERY_DEVICE_RELATIONS,
       type,
     )
+    if (status === NtStatus.INSUFFICIENT_RESOURCES) return 'no-memory'
     if (!ntSuccess(status)) return 'none'
     const listed = readRelations(this.#parts, information)
     if (information !== 0 && pool.owns(information)) pool.free(information, hal.irql)

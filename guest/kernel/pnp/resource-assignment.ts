@@ -1,5 +1,5 @@
 import type { KernelParts } from '../kernel-parts.ts'
-import { ntSuccess } from '../nt-status.ts'
+import { NtStatus, ntSuccess } from '../nt-status.ts'
 import type { Waiting } from '../thread.ts'
 import { Arbiter } from './arbiter.ts'
 import type { DeviceNode } from './device-node.ts'
@@ -25,8 +25,8 @@ export class ResourceAssignment {
     }
   }
 
-  /** Asks the PDO for its boot configuration and its requirements. */
-  *query(node: DeviceNode): Waiting<void> {
+  /** Asks the PDO for its boot configuration and its requirements. The problem, when memory is short. */
+  *query(node: DeviceNode): Waiting<Problem | null> {
     const { pool, hal } = this.#parts
     const boot = yield* this.#requests.send(node.pdo, PnpMinor.QUERY_RESOURCES)
     const resourceList = ntSuccess(boot.status) ? boot.information : 0
@@ -36,6 +36,8 @@ export class ResourceAssignment {
     const list = ntSuccess(wanted.status) ? wanted.information : 0
     node.requirements = readRequirements(this.#parts, list)
     if (list !== 0) pool.free(list, hal.irql)
+    const short = [boot.status, wanted.status].includes(NtStatus.INSUFFICIENT_RESOURCES)
+    return short ? Problem.OUT_OF_MEMORY : null
   }
 
   /** Lets the stack change what it needs and assigns it. Without requirements, the boot configuration. */
@@ -43,7 +45,7 @@ export class ResourceAssignment {
     const { bootResources, requirements } = node
     if (bootResources === null || requirements === null) return Problem.INVALID_DATA
     const lists = yield* this.#filter(node, requirements)
-    if (lists === null) return Problem.INVALID_DATA
+    if (typeof lists === 'number') return lists
     const resources =
       lists.length > 0
         ? this.#arbiter.assign(node, lists)
@@ -59,9 +61,10 @@ export class ResourceAssignment {
    * FILTER_RESOURCE_REQUIREMENTS. The list handed down stays the manager's unless the stack hands the same one
    * back; another one in its place is freed too.
    */
-  *#filter(node: DeviceNode, requirements: RequirementLists): Waiting<RequirementLists | null> {
+  *#filter(node: DeviceNode, requirements: RequirementLists): Waiting<RequirementLists | Problem> {
     const { pool, hal } = this.#parts
     const given = requirements.length === 0 ? 0 : allocateRequirements(this.#parts, requirements)
+    if (requirements.length > 0 && given === 0) return Problem.OUT_OF_MEMORY
     const { status, information } = yield* this.#requests.send(
       node.pdo,
       PnpMinor.FILTER_RESOURCE_REQUIREMENTS,
@@ -71,7 +74,8 @@ export class ResourceAssignment {
     const lists = answered === 0 ? requirements : readRequirements(this.#parts, answered)
     if (answered !== 0) pool.free(answered, hal.irql)
     if (given !== 0 && given !== answered) pool.free(given, hal.irql)
-    return lists
+    if (status === NtStatus.INSUFFICIENT_RESOURCES) return Problem.OUT_OF_MEMORY
+    return lists ?? Problem.INVALID_DATA
   }
 
   /** START's two lists in pool; [] for a device without resources, or the problem. */

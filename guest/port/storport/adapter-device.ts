@@ -9,11 +9,12 @@ import { DeviceRelation, PnpMinor } from '../../kernel/pnp/pnp-minor.ts'
 import { readResourceList } from '../../kernel/pnp/resource-list.ts'
 import type { Waiting } from '../../kernel/thread.ts'
 import type { MakeMiniport, PortResource } from '../miniport.ts'
-import { Adapter } from './adapter.ts'
+import type { Adapter } from './adapter.ts'
 import { type StartedAdapter, startAdapter } from './adapter-start.ts'
 import type { LogicalUnit } from './logical-unit.ts'
 import { scanAdapter } from './scan.ts'
 import { UnitDevice } from './unit-device.ts'
+import { UnitRequests } from './unit-requests.ts'
 
 /** How long a removal waits for requests the miniport still has before they are given up. */
 const DRAIN_STEP_US = 100_000
@@ -24,6 +25,8 @@ export class AdapterDevice {
   readonly kind = 'adapter'
   readonly kernel: Kernel
   readonly adapter: Adapter
+  /** IRP_MJ_SCSI at its units. */
+  readonly requests: UnitRequests
   readonly device: DeviceObject
   readonly pdo: DeviceObject
   readonly lower: DeviceObject
@@ -33,15 +36,16 @@ export class AdapterDevice {
   removed: boolean
 
   constructor(
-    kernel: Kernel,
+    adapter: Adapter,
     make: MakeMiniport,
     device: DeviceObject,
     pdo: DeviceObject,
     lower: DeviceObject,
   ) {
-    this.kernel = kernel
+    this.kernel = adapter.kernel
     this.#make = make
-    this.adapter = new Adapter(kernel)
+    this.adapter = adapter
+    this.requests = new UnitRequests(adapter)
     this.device = device
     this.pdo = pdo
     this.lower = lower
@@ -110,8 +114,11 @@ export class AdapterDevice {
     this.#started = started
     started.services.busChanged = () => kernel.pnp.ioInvalidateDeviceRelations(this.pdo)
     started.services.unitChanged = (path, target, lun) => this.#unitChanged(path, target, lun)
-    yield* scanAdapter(this.adapter, started.configuration)
-    return this.#complete(irp, NtStatus.SUCCESS)
+    if (yield* scanAdapter(this.adapter, started.configuration)) return this.#complete(irp, NtStatus.SUCCESS)
+    this.#halt()
+    yield* this.#drain()
+    this.#release()
+    return this.#complete(irp, NtStatus.INSUFFICIENT_RESOURCES)
   }
 
   /** Whoever stands on the unit is told, by a request of the port's own. At DISPATCH level or below. */
@@ -135,12 +142,16 @@ export class AdapterDevice {
   *#relations(irp: Irp): Waiting {
     const { kernel, adapter } = this
     const started = this.#started
-    if (started !== null && !adapter.gone) yield* scanAdapter(adapter, started.configuration)
+    // Units that could not be asked are not gone: the tree stays as it is.
+    if (started !== null && !adapter.gone && !(yield* scanAdapter(adapter, started.configuration))) {
+      return this.#complete(irp, NtStatus.INSUFFICIENT_RESOURCES)
+    }
     const present: DeviceObject[] = []
     for (const unit of adapter.units) {
       if (!unit.present || adapter.gone) continue
       const device = unit.device ?? this.#makeUnit(unit)
-      if (device !== null) present.push(device)
+      if (device === null) return this.#complete(irp, NtStatus.INSUFFICIENT_RESOURCES)
+      present.push(device)
     }
     const list = allocateRelations(kernel.parts, present, irp.information)
     if (list === 0) return this.#complete(irp, NtStatus.INSUFFICIENT_RESOURCES)

@@ -25,7 +25,8 @@ export function* startAdapter(
   const { kernel } = adapter
   const line = resources.find((one) => one.kind === 'interrupt')
   if (line === undefined) return NtStatus.DEVICE_CONFIGURATION_ERROR
-  const services = new StorPortServices(adapter, resources)
+  const services = StorPortServices.create(adapter, resources)
+  if (services === null) return NtStatus.INSUFFICIENT_RESOURCES
   const miniport = make(services)
   const configuration = freshConfiguration(resources)
   services.finding = true
@@ -33,6 +34,7 @@ export function* startAdapter(
   services.finding = false
   if (found !== 'found') {
     services.release(false)
+    if (services.memoryShort) return NtStatus.INSUFFICIENT_RESOURCES
     return found === 'not-found' ? NtStatus.NO_SUCH_DEVICE : NtStatus.DEVICE_CONFIGURATION_ERROR
   }
   adapter.miniport = miniport

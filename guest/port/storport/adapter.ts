@@ -11,16 +11,21 @@ import { NtStatus } from '../../kernel/nt-status.ts'
 import { PoolType, poolTag } from '../../kernel/pool.ts'
 import { NO_ROUTINE } from '../../kernel/routine.ts'
 import type { Miniport } from '../miniport.ts'
-import { SrbFlag, SrbStatus, SrbStatusBit } from '../srb.ts'
+import { Srb, SrbFlag, SrbStatus, SrbStatusBit } from '../srb.ts'
 import type { LogicalUnit } from './logical-unit.ts'
 import { freshCounts, type PortCounts } from './port-counts.ts'
 import type { PortRequest } from './port-request.ts'
 import { portStatus } from './port-status.ts'
 import { RequestBuffer } from './request-buffer.ts'
 import { RequestPool } from './request-pool.ts'
-import { Watchdog } from './watchdog.ts'
+import { WATCHDOG_BYTES, Watchdog } from './watchdog.ts'
 
 const TAG = poolTag('Stor')
+/** One block: the StartIo lock, the adapter's two DPCs and its timer, and what the watchdog waits with. */
+const DPC_AT = 16
+const TIMER_AT = DPC_AT + 2 * KDPC.$size
+const WATCHDOG_AT = TIMER_AT + KTIMER.$size
+const RECORD_BYTES = WATCHDOG_AT + WATCHDOG_BYTES
 /** A busy unit is tried again after this. */
 const BUSY_RETRY_US = 10_000
 const DEFAULT_TIMEOUT_SECONDS = 10
@@ -46,6 +51,8 @@ export class Adapter {
   readonly #cancelQueued
   readonly #completed: PortRequest[]
   readonly #records: number
+  /** For SRBs that no request could be made for. */
+  readonly #shortSrb: Srb
   miniport: Miniport | null
   /** Requests are turned away: the device is gone, or was given up. */
   gone: boolean
@@ -54,7 +61,13 @@ export class Adapter {
   #draining: boolean
   #serving: boolean
 
-  constructor(kernel: Kernel) {
+  /** Null when memory is short. */
+  static create(kernel: Kernel): Adapter | null {
+    const records = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, RECORD_BYTES, TAG)
+    return records === 0 ? null : new Adapter(kernel, records)
+  }
+
+  private constructor(kernel: Kernel, records: number) {
     this.kernel = kernel
     this.units = []
     this.counts = freshCounts()
@@ -63,28 +76,23 @@ export class Adapter {
     this.buffers = new RequestBuffer(kernel)
     this.requests = new RequestPool(kernel)
     this.#completed = []
+    this.#shortSrb = new Srb()
     this.miniport = null
     this.gone = false
     this.pausedUntilUs = 0
     this.#draining = false
     this.#serving = false
-    const bytes = 8 + KDPC.$size * 2 + KTIMER.$size
-    this.#records = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, bytes + 8, TAG)
-    if (this.#records === 0) throw new Error('no memory for an adapter')
-    const dpcs = this.#records + 16
-    this.#lock = this.#records
+    this.#records = records
+    this.#lock = records
     kernel.keInitializeSpinLock(this.#lock)
-    this.#dpc = kernel.keInitializeDpc(
-      dpcs,
-      kernel.routine(() => this.#deferred()),
-    )
-    this.#retryDpc = kernel.keInitializeDpc(
-      dpcs + KDPC.$size,
-      kernel.routine(() => this.pump()),
-    )
-    this.#retryTimer = kernel.keInitializeTimer(dpcs + 2 * KDPC.$size)
+    const dpcs = records + DPC_AT
+    const deferred = kernel.routine(() => this.#deferred())
+    const retry = kernel.routine(() => this.pump())
+    this.#dpc = kernel.keInitializeDpc(dpcs, deferred)
+    this.#retryDpc = kernel.keInitializeDpc(dpcs + KDPC.$size, retry)
+    this.#retryTimer = kernel.keInitializeTimer(records + TIMER_AT)
     this.#cancelQueued = kernel.routine((_device: unknown, irp: Irp) => this.#cancelled(irp))
-    this.#watchdog = new Watchdog(this)
+    this.#watchdog = new Watchdog(this, records + WATCHDOG_AT)
   }
 
   /** Gives the adapter's memory back; nothing may be out. */
@@ -110,23 +118,30 @@ export class Adapter {
   /** Takes a request whose IRP is marked pending already. At DISPATCH level or below. */
   submit(unit: LogicalUnit, irp: Irp): void {
     const request = this.requests.take(unit, irp)
-    if (!request.point(this.kernel.parts.memory.guest, gpa(irp.current.srb))) {
+    const { guest } = this.kernel.parts.memory
+    if (request === null) {
+      if (this.#shortSrb.point(guest, gpa(irp.current.srb))) this.#shortSrb.failShort()
+      this.#refuse(irp, NtStatus.INSUFFICIENT_RESOURCES)
+    } else if (!request.point(guest, gpa(irp.current.srb))) {
       this.requests.give(request)
-      irp.status = NtStatus.INVALID_PARAMETER
-      irp.information = 0
-      this.kernel.ioCompleteRequest(irp)
-      return
-    }
-    this.#enqueue(request)
+      this.#refuse(irp, NtStatus.INVALID_PARAMETER)
+    } else this.#enqueue(request)
   }
 
-  /** Takes a request of the port's own, already pointed at its SRB. */
-  submitOwn(unit: LogicalUnit, srbAt: number, ended: (request: PortRequest) => void): PortRequest {
+  #refuse(irp: Irp, status: NtStatus): void {
+    irp.status = status
+    irp.information = 0
+    this.kernel.ioCompleteRequest(irp)
+  }
+
+  /** Takes a request of the port's own. False when memory is short: `ended` will not hear of it. */
+  submitOwn(unit: LogicalUnit, srbAt: number, ended: (request: PortRequest) => void): boolean {
     const request = this.requests.take(unit, null)
+    if (request === null) return false
     request.ended = ended
     if (!request.point(this.kernel.parts.memory.guest, gpa(srbAt))) throw new Error('an SRB outside memory')
     this.#enqueue(request)
-    return request
+    return true
   }
 
   #enqueue(request: PortRequest): void {
@@ -337,6 +352,7 @@ export class Adapter {
       return
     }
     unit.out.delete(request)
+    if (request.memoryShort) request.failShort()
     if (this.gone) request.srbStatus = SrbStatus.NO_DEVICE
     this.#freeze(unit, request)
     this.#end(request)

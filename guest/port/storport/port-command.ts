@@ -1,7 +1,7 @@
 import { KEVENT } from '../../kernel/layout.ts'
 import { PoolType, poolTag } from '../../kernel/pool.ts'
 import type { Waiting } from '../../kernel/thread.ts'
-import { ScsiRequestBlock, SrbFlag, SrbFunction, SrbStatus } from '../srb.ts'
+import { ScsiRequestBlock, SrbFlag, SrbFunction } from '../srb.ts'
 import type { Adapter } from './adapter.ts'
 import type { LogicalUnit } from './logical-unit.ts'
 
@@ -22,18 +22,18 @@ export interface PortCommandResult {
   readonly data: Uint8Array<ArrayBuffer>
 }
 
-/** Sends a command of the port's own to a unit and waits for its end. */
+/** Sends a command of the port's own to a unit and waits for its end; null when memory is short. */
 export function* portCommand(
   adapter: Adapter,
   unit: LogicalUnit,
   command: PortCommand,
-): Waiting<PortCommandResult> {
+): Waiting<PortCommandResult | null> {
   const { kernel } = adapter
   const { window, bytes } = kernel.parts.memory
   const srbBytes = ScsiRequestBlock.$size
   const total = srbBytes + 32 + KEVENT.$size + command.dataBytes
   const at = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, total, TAG)
-  if (at === 0) return { srbStatus: SrbStatus.INTERNAL_ERROR, data: new Uint8Array(0) }
+  if (at === 0) return null
   kernel.parts.memory.zero(at, total)
   const sense = at + srbBytes
   const event = kernel.keInitializeEvent(sense + 32, true, false)
@@ -52,7 +52,10 @@ export function* portCommand(
   window.putLe32(ScsiRequestBlock.TimeOutValue, TIMEOUT_SECONDS, at)
   if (command.dataBytes > 0) window.putLe64(ScsiRequestBlock.DataBuffer, data, at)
   bytes.set(command.cdb, at + ScsiRequestBlock.Cdb)
-  adapter.submitOwn(unit, at, () => kernel.keSetEvent(event))
+  if (!adapter.submitOwn(unit, at, () => kernel.keSetEvent(event))) {
+    kernel.exFreePool(at)
+    return null
+  }
   yield* kernel.keWaitForSingleObject(event)
   const srbStatus = window.u8(ScsiRequestBlock.SrbStatus, at) & 0x3f
   const moved = Math.min(window.le32(ScsiRequestBlock.DataTransferLength, at), command.dataBytes)

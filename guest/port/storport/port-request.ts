@@ -37,6 +37,8 @@ export class PortRequest extends Srb {
   askedBytes: number
   /** The device may still write its pages: they are never given back. */
   onLoan: boolean
+  /** There was no memory for its copy: however the miniport ended it, that is why. */
+  memoryShort: boolean
 
   constructor(extension: Gpa) {
     super()
@@ -53,6 +55,7 @@ export class PortRequest extends Srb {
     this.bounce = 0
     this.askedBytes = 0
     this.onLoan = false
+    this.memoryShort = false
   }
 
   /** A reset goes out past a full queue: it is there to empty it. */

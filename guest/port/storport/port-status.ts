@@ -4,6 +4,9 @@ import { SrbStatus } from '../srb.ts'
 /** What a port driver makes of an SRB's status; the class driver looks at the SRB itself. */
 export function portStatus(srbStatus: number): NtStatus {
   switch (srbStatus & 0x3f) {
+    // This port's own word for one thing only; the SRB says it in InternalStatus.
+    case SrbStatus.INTERNAL_ERROR:
+      return NtStatus.INSUFFICIENT_RESOURCES
     case SrbStatus.SUCCESS:
       return NtStatus.SUCCESS
     case SrbStatus.TIMEOUT:

@@ -60,7 +60,10 @@ export class RequestBuffer {
     if (list.count === 1) return list.addresses[0] ?? null
     const total = request.dataTransferLength
     request.bounce = this.#kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, total, TAG)
-    if (request.bounce === 0) return null
+    if (request.bounce === 0) {
+      request.memoryShort = true
+      return null
+    }
     this.#copy(request, (request.srbFlags & SrbFlag.DATA_OUT) !== 0, total)
     return gpa(request.bounce)
   }

@@ -22,21 +22,25 @@ export class RequestPool {
     this.extensionBytes = 0
   }
 
-  take(unit: LogicalUnit, irp: Irp | null): PortRequest {
+  /** Null when memory is short. */
+  take(unit: LogicalUnit, irp: Irp | null): PortRequest | null {
     const request = this.#idle.pop() ?? this.#make()
+    if (request === null) return null
     request.irp = irp
     request.unit = unit
     request.ended = null
     request.busyUntilUs = 0
     request.listMade = false
     request.onLoan = false
+    request.memoryShort = false
     return request
   }
 
-  #make(): PortRequest {
+  #make(): PortRequest | null {
     const { extensionBytes } = this
     const at =
       extensionBytes === 0 ? 0 : this.#kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, extensionBytes, TAG)
+    if (at === 0 && extensionBytes > 0) return null
     const request = new PortRequest(gpa(at))
     this.#all.push(request)
     return request

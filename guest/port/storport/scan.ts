@@ -5,7 +5,7 @@ import type { PortConfiguration } from '../miniport.ts'
 import { SrbStatus } from '../srb.ts'
 import type { Adapter } from './adapter.ts'
 import { LogicalUnit, type UnitIdentity } from './logical-unit.ts'
-import { portCommand } from './port-command.ts'
+import { type PortCommandResult, portCommand } from './port-command.ts'
 
 const INQUIRY_BYTES = 36
 const SERIAL_BYTES = 64
@@ -16,29 +16,35 @@ const CONNECTED = 0
 
 /**
  * Looks for units on every bus and target: REPORT LUNS to unit 0, then INQUIRY of each. Units that answer no
- * more are marked absent; those that are found again stay what they were.
+ * more are marked absent; those that are found again stay what they were. False when memory is short: what was
+ * not asked stays as it was, too.
  */
-export function* scanAdapter(adapter: Adapter, configuration: PortConfiguration): Waiting<void> {
+export function* scanAdapter(adapter: Adapter, configuration: PortConfiguration): Waiting<boolean> {
   const { numberOfBuses, maximumNumberOfTargets, maximumNumberOfLogicalUnits } = configuration
   for (let path = 0; path < numberOfBuses; path++) {
     for (let target = 0; target < maximumNumberOfTargets; target++) {
       const luns = yield* reportedLuns(adapter, path, target)
+      if (luns === null) return false
       for (const unit of adapter.units) {
         if (unit.path === path && unit.target === target && !luns.includes(unit.lun)) unit.present = false
       }
       for (const lun of luns) {
-        if (lun < maximumNumberOfLogicalUnits) yield* look(adapter, path, target, lun)
+        if (lun < maximumNumberOfLogicalUnits && !(yield* look(adapter, path, target, lun))) return false
       }
     }
   }
+  return true
 }
 
-function* reportedLuns(adapter: Adapter, path: number, target: number): Waiting<number[]> {
+/** Null when memory is short. */
+function* reportedLuns(adapter: Adapter, path: number, target: number): Waiting<number[] | null> {
   const known = adapter.unitAt(path, target, 0)
   const unit = known ?? candidate(adapter, path, target, 0)
   const cdb = [ScsiOp.REPORT_LUNS, 0, 0, 0, 0, 0, 0, 0, LUNS_BYTES >>> 8, LUNS_BYTES & 0xff, 0, 0]
-  const { srbStatus, data } = yield* portCommand(adapter, unit, { cdb, dataBytes: LUNS_BYTES })
+  const told = yield* portCommand(adapter, unit, { cdb, dataBytes: LUNS_BYTES })
   if (known === undefined) forget(adapter, unit)
+  if (told === null) return null
+  const { srbStatus, data } = told
   const answered = srbStatus === SrbStatus.SUCCESS || srbStatus === SrbStatus.DATA_OVERRUN
   // Old targets do not know the command: unit 0 is asked for all the same.
   if (!answered || data.length < ReportLunsData.$size) return [0]
@@ -53,25 +59,34 @@ function* reportedLuns(adapter: Adapter, path: number, target: number): Waiting<
   return [...luns].sort((a, b) => a - b)
 }
 
-function* look(adapter: Adapter, path: number, target: number, lun: number): Waiting<void> {
+/** False when memory is short. */
+function* look(adapter: Adapter, path: number, target: number, lun: number): Waiting<boolean> {
   const known = adapter.unitAt(path, target, lun)
   const unit = known ?? candidate(adapter, path, target, lun)
   const cdb = [ScsiOp.INQUIRY, 0, 0, 0, INQUIRY_BYTES, 0]
-  const { srbStatus, data } = yield* portCommand(adapter, unit, { cdb, dataBytes: INQUIRY_BYTES })
-  const answered = srbStatus === SrbStatus.SUCCESS && data.length === INQUIRY_BYTES
-  if (!answered || (data[0] ?? 0xff) >>> 5 !== CONNECTED) {
+  const told = yield* portCommand(adapter, unit, { cdb, dataBytes: INQUIRY_BYTES })
+  const serial = told === null || !isUnit(told) ? '' : yield* serialOf(adapter, unit)
+  if (told === null || serial === null || !isUnit(told)) {
     if (known === undefined) forget(adapter, unit)
-    else unit.present = false
-    return
+    else if (told !== null && serial !== null) unit.present = false
+    return told !== null && serial !== null
   }
-  const serial = yield* serialOf(adapter, unit)
-  unit.identity = identityOf(data, serial)
+  unit.identity = identityOf(told.data, serial)
   unit.present = true
+  return true
 }
 
-function* serialOf(adapter: Adapter, unit: LogicalUnit): Waiting<string> {
+function isUnit({ srbStatus, data }: PortCommandResult): boolean {
+  const answered = srbStatus === SrbStatus.SUCCESS && data.length === INQUIRY_BYTES
+  return answered && (data[0] ?? 0xff) >>> 5 === CONNECTED
+}
+
+/** Null when memory is short. */
+function* serialOf(adapter: Adapter, unit: LogicalUnit): Waiting<string | null> {
   const cdb = [ScsiOp.INQUIRY, 1, Vpd.SERIAL, 0, SERIAL_BYTES, 0]
-  const { srbStatus, data } = yield* portCommand(adapter, unit, { cdb, dataBytes: SERIAL_BYTES })
+  const told = yield* portCommand(adapter, unit, { cdb, dataBytes: SERIAL_BYTES })
+  if (told === null) return null
+  const { srbStatus, data } = told
   const answered = srbStatus === SrbStatus.SUCCESS || srbStatus === SrbStatus.DATA_OVERRUN
   if (!answered || data[1] !== Vpd.SERIAL) return ''
   return printable(data.subarray(4, 4 + (data[3] ?? 0)))

@@ -32,8 +32,18 @@ export class StorPortServices implements PortServices {
   busChanged: () => void
   unitChanged: (path: number, target: number, lun: number) => void
 
-  constructor(adapter: Adapter, resources: readonly PortResource[]) {
+  /** The miniport asked for memory that there was none of. */
+  memoryShort: boolean
+
+  /** Null when memory is short. */
+  static create(adapter: Adapter, resources: readonly PortResource[]): StorPortServices | null {
+    const at = adapter.kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, KDPC.$size + KTIMER.$size, TAG)
+    return at === 0 ? null : new StorPortServices(adapter, at, resources)
+  }
+
+  private constructor(adapter: Adapter, records: number, resources: readonly PortResource[]) {
     const { kernel } = adapter
+    this.memoryShort = false
     this.#adapter = adapter
     this.#resources = resources
     this.memory = kernel.parts.memory.guest
@@ -42,8 +52,7 @@ export class StorPortServices implements PortServices {
     this.finding = false
     this.busChanged = () => undefined
     this.unitChanged = () => undefined
-    this.#records = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, KDPC.$size + KTIMER.$size, TAG)
-    if (this.#records === 0) throw new Error('no memory for an adapter')
+    this.#records = records
     this.#timerDpc = kernel.keInitializeDpc(
       this.#records,
       kernel.routine(() => this.#timerDue()),
@@ -83,7 +92,10 @@ export class StorPortServices implements PortServices {
     this.#onlyFinding('StorPortGetUncachedExtension')
     if (this.#uncached !== null) return null
     const at = this.#adapter.kernel.mmAllocateContiguousMemory(lengthBytes, Math.max(alignment, PAGE_BYTES))
-    if (at === 0) return null
+    if (at === 0) {
+      this.memoryShort = true
+      return null
+    }
     this.#uncached = { at, lengthBytes }
     return gpa(at)
   }

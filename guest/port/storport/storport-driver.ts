@@ -6,10 +6,10 @@ import type { Kernel } from '../../kernel/kernel.ts'
 import { NtStatus } from '../../kernel/nt-status.ts'
 import type { Waiting } from '../../kernel/thread.ts'
 import type { MakeMiniport } from '../miniport.ts'
+import { Adapter } from './adapter.ts'
 import { AdapterDevice } from './adapter-device.ts'
 import { UnitDevice } from './unit-device.ts'
 import { controlUnit } from './unit-properties.ts'
-import { UnitRequests } from './unit-requests.ts'
 
 /**
  * DriverEntry of a miniport's driver: what StorPortInitialize makes of it. The port's routines stand in the
@@ -23,12 +23,10 @@ export function storPortDriver(kernel: Kernel, make: MakeMiniport): DriverEntry 
 class StorPortDriver {
   readonly #kernel: Kernel
   readonly #make: MakeMiniport
-  readonly #requests: Map<AdapterDevice, UnitRequests>
 
   constructor(kernel: Kernel, make: MakeMiniport) {
     this.#kernel = kernel
     this.#make = make
-    this.#requests = new Map()
   }
 
   entry(driver: DriverObject): NtStatus {
@@ -63,9 +61,13 @@ class StorPortDriver {
       kernel.ioDeleteDevice(device)
       return NtStatus.NO_SUCH_DEVICE
     }
-    const own = new AdapterDevice(kernel, this.#make, device, pdo, lower)
-    device.extension = own
-    this.#requests.set(own, new UnitRequests(own.adapter))
+    const adapter = Adapter.create(kernel)
+    if (adapter === null) {
+      kernel.ioDetachDevice(lower)
+      kernel.ioDeleteDevice(device)
+      return NtStatus.INSUFFICIENT_RESOURCES
+    }
+    device.extension = new AdapterDevice(adapter, this.#make, device, pdo, lower)
     device.flags |= lower.flags & DeviceFlag.POWER_PAGABLE
     device.flags &= ~DeviceFlag.DEVICE_INITIALIZING
     return NtStatus.SUCCESS
@@ -73,11 +75,8 @@ class StorPortDriver {
 
   #scsi(device: DeviceObject, irp: Irp): NtStatus {
     const own = extensionOf(device)
-    const requests = own.kind === 'unit' ? this.#requests.get(own.parent) : undefined
-    if (own.kind !== 'unit' || requests === undefined) {
-      return this.#complete(irp, NtStatus.INVALID_DEVICE_REQUEST)
-    }
-    return requests.dispatch(own.unit, irp)
+    if (own.kind !== 'unit') return this.#complete(irp, NtStatus.INVALID_DEVICE_REQUEST)
+    return own.parent.requests.dispatch(own.unit, irp)
   }
 
   #control(device: DeviceObject, irp: Irp): NtStatus {

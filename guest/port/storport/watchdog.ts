@@ -8,6 +8,8 @@ import type { LogicalUnit } from './logical-unit.ts'
 import type { PortRequest } from './port-request.ts'
 
 const TAG = poolTag('StWd')
+/** What a watchdog waits with. */
+export const WATCHDOG_BYTES = KDPC.$size + KTIMER.$size
 const TICK_US = 1_000_000
 /** What each step of an escalation is given before the next. */
 const STEP_SECONDS = 10
@@ -35,29 +37,26 @@ export class Watchdog {
   readonly #adapter: Adapter
   readonly #timer: KTimer
   readonly #dpc: KDpc
-  readonly #records: number
   readonly #escalations: Map<LogicalUnit, Escalation>
   #armed: boolean
 
-  constructor(adapter: Adapter) {
+  /** @param at room for `WATCHDOG_BYTES`. */
+  constructor(adapter: Adapter, at: number) {
     const { kernel } = adapter
     this.#adapter = adapter
     this.#escalations = new Map()
     this.#armed = false
-    this.#records = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, KDPC.$size + KTIMER.$size, TAG)
-    if (this.#records === 0) throw new Error('no memory for an adapter')
     this.#dpc = kernel.keInitializeDpc(
-      this.#records,
+      at,
       kernel.routine(() => this.#tick()),
     )
-    this.#timer = kernel.keInitializeTimer(this.#records + KDPC.$size)
+    this.#timer = kernel.keInitializeTimer(at + KDPC.$size)
   }
 
   release(): void {
     const { kernel } = this.#adapter
     kernel.keCancelTimer(this.#timer)
     kernel.keRemoveQueueDpc(this.#dpc)
-    kernel.exFreePool(this.#records)
   }
 
   /** Something went out. */
@@ -139,6 +138,7 @@ export class Watchdog {
       SrbFlag.NO_QUEUE_FREEZE | SrbFlag.BYPASS_FROZEN_QUEUE | SrbFlag.BYPASS_LOCKED_QUEUE,
       at,
     )
-    this.#adapter.submitOwn(unit, at, () => kernel.exFreePool(at))
+    // Without memory for it the next step comes all the same.
+    if (!this.#adapter.submitOwn(unit, at, () => kernel.exFreePool(at))) kernel.exFreePool(at)
   }
 }
