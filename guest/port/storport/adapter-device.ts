@@ -114,11 +114,9 @@ export class AdapterDevice {
     this.#started = started
     started.services.busChanged = () => kernel.pnp.ioInvalidateDeviceRelations(this.pdo)
     started.services.unitChanged = (path, target, lun) => this.#unitChanged(path, target, lun)
-    if (yield* scanAdapter(this.adapter, started.configuration)) return this.#complete(irp, NtStatus.SUCCESS)
-    this.#halt()
-    yield* this.#drain()
-    this.#release()
-    return this.#complete(irp, NtStatus.INSUFFICIENT_RESOURCES)
+    // Without memory for it nothing is lost: it is done again before anybody is told of units.
+    yield* scanAdapter(this.adapter, started.configuration)
+    return this.#complete(irp, NtStatus.SUCCESS)
   }
 
   /** Whoever stands on the unit is told, by a request of the port's own. At DISPATCH level or below. */
