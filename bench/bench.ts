@@ -1,28 +1,35 @@
+import type { DeviceView } from '../guest/kernel/pnp/device-view.ts'
+import { windowsVersion } from '../guest/kernel/version.ts'
+import { APIC_PROFILES } from '../hypervisor/apic-profile.ts'
 import { VirtualClock } from '../hypervisor/clock.ts'
-import { GuestMemory } from '../protocol/memory.ts'
+import type { Replay } from '../hypervisor/replay.ts'
 import type { Random } from '../protocol/platform.ts'
-import { NO_TRACE } from '../protocol/trace.ts'
-import { type BenchDisk, openBenchDisk } from './bench-disk.ts'
-import { type GuestBuffer, makeBuffer, makeBuffers } from './buffers.ts'
-import { RegisterBus } from './bus.ts'
+import { NO_TRACE, type Trace } from '../protocol/trace.ts'
+import { type BenchDisk, type OpenedDisk, openBenchDisk } from './bench-disk.ts'
 import {
   BadDescription,
   type BenchDescription,
   type CheckedDescription,
   checkDescription,
 } from './description.ts'
+import { problemOf, works } from './device-health.ts'
 import { DiskAccess } from './disk-access.ts'
 import { DiskRun, type Progress } from './disk-run.ts'
-import { BareGuest, GuestMemoryExhausted } from './guest.ts'
+import { driveFacts } from './drive-facts.ts'
 import { imageFileOf } from './image-file.ts'
 import { seededRandom } from './random.ts'
 import { type BenchReport, violationsOf } from './report.ts'
 import type { TraceLines } from './trace-lines.ts'
+import { type MachineDisk, pathOf, WindowsMachine } from './windows-machine.ts'
 
 /** What goes with a description and is not plain data. */
 export interface BenchOptions {
   /** Where the run tells what it does; nowhere by default, which costs nothing. */
   readonly trace?: TraceLines
+  /** What came from outside in an earlier run, to be let in again at the same points. */
+  readonly replay?: Replay
+  /** Called when nothing of the description can be wrong any more: the disks are open, the guest boots next. */
+  readonly opened?: () => void
 }
 
 export interface RunOptions {
@@ -30,26 +37,22 @@ export interface RunOptions {
   readonly progress?: (progress: Progress) => void
 }
 
-/** What one call of a test's own moves at a time. */
-const ACCESS_BYTES = 64 * 1024
-
 interface Parts {
   readonly description: CheckedDescription
   readonly clock: VirtualClock
-  readonly bus: RegisterBus
+  readonly windows: WindowsMachine
   readonly disks: readonly BenchDisk[]
-  readonly guest: BareGuest
-  readonly buffers: readonly GuestBuffer[]
   readonly random: Random
+  readonly bootSeconds: number
 }
 
 /**
- * Both ends of the wire, ready to run: drivers that have negotiated with their devices, and backends behind
- * them. Whoever creates one closes it.
+ * Both ends of the wire, ready to run: a machine whose Windows-shaped guest has booted and found its disks, and
+ * backends behind them. Whoever creates one closes it.
  */
 export class Bench implements AsyncDisposable {
   readonly description: CheckedDescription
-  /** The disks as their drivers reach them. */
+  /** The disks as the guest's applications reach them. */
   readonly disks: readonly DiskAccess[]
   readonly #parts: Parts
   #last: Promise<unknown>
@@ -60,12 +63,27 @@ export class Bench implements AsyncDisposable {
     this.#last = Promise.resolve()
     this.#closed = false
     this.description = parts.description
-    const { clock } = parts
+    const { windows } = parts
     const exclusively = <T>(work: () => Promise<T>) => this.#exclusively(work)
-    this.disks = parts.disks.map((disk) => {
-      // Its own: what an unanswered request of one disk has on loan is nothing another may use.
-      return new DiskAccess({ disk, clock, buffer: makeBuffer(parts.guest, ACCESS_BYTES), exclusively })
-    })
+    this.disks = parts.disks.map((disk) => new DiskAccess({ disk, windows, exclusively }))
+  }
+
+  /** The machine itself, for tests that go deeper: kernel, processor, memory, exit counters. */
+  get machine(): WindowsMachine {
+    return this.#parts.windows
+  }
+
+  /** What hangs on the root of the device tree, as Device Manager shows it. */
+  get devices(): readonly DeviceView[] {
+    return this.#parts.windows.kernel.pnp.tree()?.children ?? []
+  }
+
+  /** Disk `index` of the description. @throws RangeError when there is none. */
+  disk(index: number): DiskAccess {
+    const disk = this.disks[index]
+    if (disk === undefined)
+      throw new RangeError(`there is no disk ${index}: the bench has ${this.disks.length}`)
+    return disk
   }
 
   /** Reads every disk whole, verifies reads and writes on it, and says what it found. */
@@ -73,7 +91,7 @@ export class Bench implements AsyncDisposable {
     return this.#exclusively(() => this.#run(options.progress ?? (() => {})))
   }
 
-  /** Resets the devices and closes the backends. Closing twice does nothing. */
+  /** Closes the backends; the guest is switched off. Closing twice does nothing. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
@@ -86,29 +104,35 @@ export class Bench implements AsyncDisposable {
   }
 
   async #run(progress: (progress: Progress) => void): Promise<BenchReport> {
-    const { description, clock, bus, guest, disks, random } = this.#parts
+    const { description, clock, windows, disks, random, bootSeconds } = this.#parts
     const startedMs = performance.now()
     const runs = []
-    let { buffers } = this.#parts
     for (const disk of disks) {
       const own = random.stream(disk.name)
-      runs.push(await new DiskRun({ disk, clock, buffers, random: own, description, progress }).run())
-      // What an unanswered request has on loan may be written any time: the next disk gets memory of its own.
-      if (disk.driver.outstanding > 0 || disk.problems.loansLost) buffers = makeBuffers(guest)
+      runs.push(await new DiskRun({ disk, windows, random: own, description, progress }).run())
     }
     const violations = disks.flatMap(violationsOf)
     const problems = disks.reduce((sum, disk) => sum + disk.problems.total, 0)
+    const { devices } = this
+    const { unclaimed } = windows.machine.bus
+    const { windows: name, profile, memoryBytes, preemption } = description
     return {
       schema: 1,
-      verified: violations.length === 0 && problems === 0 && bus.unclaimed === 0,
+      verified: violations.length === 0 && problems === 0 && unclaimed === 0 && devices.every(works),
       seed: description.seed,
+      guest: { windows: name, profile, memoryBytes, preemption },
       virtio: description.virtio,
+      devices,
       disks: runs.map(({ report }) => report),
       violations,
       problems: disks.flatMap((disk) => disk.problems.first),
-      unclaimedAccesses: bus.unclaimed,
+      unclaimedAccesses: unclaimed,
       virtualUs: clock.now(),
-      timing: { seconds: (performance.now() - startedMs) / 1000, disks: runs.map(({ timing }) => timing) },
+      timing: {
+        seconds: (performance.now() - startedMs) / 1000,
+        bootSeconds,
+        disks: runs.map(({ timing }) => timing),
+      },
     }
   }
 
@@ -122,8 +146,8 @@ export class Bench implements AsyncDisposable {
 }
 
 /**
- * Builds a bench from plain data: opens its disks and has the drivers negotiate with the devices. A disk that
- * cannot be opened leaves nothing open.
+ * Builds a bench from plain data: opens its disks, puts them behind a machine, and boots the guest. A disk that
+ * cannot be opened leaves nothing open; one that the guest cannot start is a problem of the run.
  *
  * @throws BadDescription one line that says what cannot be.
  */
@@ -133,39 +157,104 @@ export async function createBench(
 ): Promise<Bench> {
   const description = checkDescription(written)
   refuseSharedImages(description)
-  const { trace } = options
-  const clock = new VirtualClock({ trace: trace ?? NO_TRACE })
-  trace?.begin(description, () => clock.now())
+  const trace = options.trace ?? NO_TRACE
+  const clock = new VirtualClock({ trace, replay: options.replay ?? null })
+  options.trace?.begin(description, () => clock.now())
   const random = seededRandom(description.seed)
-  const bus = new RegisterBus()
-  const guest = new BareGuest(GuestMemory.ofBytes(description.memoryBytes), clock, bus)
-  const disks: BenchDisk[] = []
+  const opened: OpenedDisk[] = []
   try {
-    const buffers = makeBuffers(guest)
     for (const [index, disk] of description.disks.entries()) {
       const path = `disk${index}`
-      const platform = { clock, random: random.stream(path), trace: trace ?? NO_TRACE, path }
-      disks.push(await openBenchDisk({ guest, bus, platform, index, disk, description }))
+      opened.push(await openBenchDisk(disk, { clock, random: random.stream(path), trace, path }))
     }
-    for (const disk of disks) {
-      disk.start((state) => {
-        if (state.kind === 'failed')
-          disk.problems.add('not-started', null, `the driver does not start: ${state.why}`)
-      })
-      await clock.run()
+    options.opened?.()
+    const startedMs = performance.now()
+    const windows = machineOf(description, clock, random, trace)
+    const machines = opened.map(({ backend }) => windows.addDisk(backend))
+    await windows.run(function* () {
+      yield* windows.boot()
+      return true
+    })
+    const disks = []
+    for (const [index, machine] of machines.entries()) {
+      disks.push(await foundDisk(windows, opened[index] as OpenedDisk, machine))
     }
-    return new Bench({ description, clock, bus, guest, disks, buffers, random })
+    const bootSeconds = (performance.now() - startedMs) / 1000
+    return new Bench({ description, clock, windows, disks, random, bootSeconds })
   } catch (error) {
-    await closeDisks(clock, disks)
-    if (!(error instanceof GuestMemoryExhausted)) throw error
-    throw new BadDescription(
-      `memoryBytes is ${description.memoryBytes}, too little for these disks: ${error.message}`,
-    )
+    await closeDisks(clock, opened)
+    throw error
   }
 }
 
-async function closeDisks(clock: VirtualClock, disks: readonly BenchDisk[]): Promise<void> {
-  const closing = disks.map((disk) => new Promise<void>((resolve) => disk.close(resolve)))
+function machineOf(
+  description: CheckedDescription,
+  clock: VirtualClock,
+  random: Random,
+  trace: Trace,
+): WindowsMachine {
+  const { profile, virtio, memoryBytes, queueSize, preemption } = description
+  const windows = windowsVersion(description.windows)
+  if (typeof windows === 'string') throw new BadDescription(windows)
+  return new WindowsMachine({
+    clock,
+    trace,
+    random,
+    windows,
+    profile: APIC_PROFILES[profile],
+    virtio,
+    memoryBytes,
+    queueSize,
+    preemption,
+  })
+}
+
+/** What became of a disk when the guest booted. */
+async function foundDisk(
+  windows: WindowsMachine,
+  opened: OpenedDisk,
+  machine: MachineDisk,
+): Promise<BenchDisk> {
+  const { problems, backend } = opened
+  const drive = windows.driveOf(machine)
+  if (drive === null) {
+    const why =
+      problemOf(windows.kernel.pnp.tree(), pathOf(machine)) ?? 'no disk was found behind the adapter'
+    const told = machine.adapter?.log.at(-1)
+    problems.add(
+      'not-started',
+      null,
+      `the guest cannot use it: ${why}${told === undefined ? '' : ` (${told})`}`,
+    )
+    return { ...opened, machine, drive, facts: null }
+  }
+  const facts = await windows.run(() => driveFacts(windows.user, drive))
+  if (typeof facts === 'string') {
+    problems.add('not-started', null, facts)
+    return { ...opened, machine, drive, facts: null }
+  }
+  const { lengthBytes, serial } = backend.facts
+  if (facts.lengthBytes !== lengthBytes) {
+    problems.add(
+      'wrong-data',
+      null,
+      `the guest sees ${facts.lengthBytes} bytes, the backend has ${lengthBytes}`,
+    )
+  }
+  // What no printable character is, drivers leave out of names.
+  if (facts.serial !== serial.replace(/[^\x21-\x7e]/g, '')) {
+    const seen = JSON.stringify(facts.serial)
+    problems.add(
+      'wrong-data',
+      null,
+      `the guest reads serial ${seen}, the backend has ${JSON.stringify(serial)}`,
+    )
+  }
+  return { ...opened, machine, drive, facts }
+}
+
+async function closeDisks(clock: VirtualClock, disks: readonly OpenedDisk[]): Promise<void> {
+  const closing = disks.map(({ backend }) => new Promise<void>((resolve) => backend.close(resolve)))
   await clock.run()
   await Promise.all(closing)
 }

@@ -1,8 +1,19 @@
+import { QUEUE_SIZE as DRIVER_QUEUE_SIZE } from '../guest/virtio/blk-hardware.ts'
 import { readDiskSpec } from '../host/disk/registry.ts'
 import type { DiskJson } from '../host/disk/spec.ts'
 import { formatSpec } from '../host/disk/spec.ts'
 import { PAGE_BYTES } from '../protocol/memory.ts'
 import { VIRTIO_VERSIONS, type VirtioVersion } from '../protocol/virtio/features.ts'
+import { descTableBytes } from '../protocol/virtio/ring.ts'
+
+/** Lines of the controller that disks may have. */
+export const MACHINE_DISKS_MAX = 16
+
+/** What the guest can be, and what the processor. */
+export const WINDOWS_NAMES = ['xp', 'vista', '7'] as const
+export type WindowsName = (typeof WINDOWS_NAMES)[number]
+export const PROFILE_NAMES = ['2006', '2010', 'apicv'] as const
+export type ProfileName = (typeof PROFILE_NAMES)[number]
 
 /** How a disk's content is checked: by its size, all of it, pieces that the seed chooses, or not. */
 export const VERIFY_MODES = ['auto', 'full', 'sample', 'none'] as const
@@ -23,13 +34,19 @@ export interface DiskDescription {
 export interface BenchDescription {
   /** Every choice of the run follows from it: a whole number from 0 to 2^53 - 1. Default 1. */
   readonly seed?: number
-  /** Disks, each a spec or with its options; one disk `memory` by default, at most 32. */
+  /** Disks, each a spec or with its options; one disk `memory` by default, at most 16. */
   readonly disks?: readonly (string | DiskJson | DiskDescription)[]
+  /** The guest's operating system. Default Windows 7. */
+  readonly windows?: WindowsName
+  /** The processor's: how much of interrupts it virtualizes, and so what exits. Default: the newest. */
+  readonly profile?: ProfileName
+  /** At every kernel routine and every exit the seed may let something else go first. Default: it does not. */
+  readonly preemption?: boolean
   /** Version of VIRTIO that device and driver speak. Default: the newest. */
   readonly virtio?: VirtioVersion
-  /** Guest memory: whole pages, 4 MiB to 2 GiB. Default 64 MiB. */
+  /** Guest memory: whole pages, 4 MiB to 2 GiB, the more the more disks. Default 64 MiB. */
   readonly memoryBytes?: number
-  /** Largest queue of each disk: a power of two from 4 to 1024. Default 256. */
+  /** Largest queue of each disk: a power of two from 4 to 1024, of which the driver uses 256. Default 256. */
   readonly queueSize?: number
   /** How the content is checked. Default `auto`: `full` for disks up to 16 GiB, `sample` beyond. */
   readonly verify?: VerifyMode
@@ -43,6 +60,9 @@ export interface BenchDescription {
 export interface CheckedDescription extends BenchDescription {
   readonly seed: number
   readonly disks: readonly CheckedDisk[]
+  readonly windows: WindowsName
+  readonly profile: ProfileName
+  readonly preemption: boolean
   readonly virtio: VirtioVersion
   readonly memoryBytes: number
   readonly queueSize: number
@@ -62,9 +82,14 @@ export class BadDescription extends Error {
   override readonly name = 'BadDescription'
 }
 
-const KEYS = ['seed', 'disks', 'virtio', 'memoryBytes', 'queueSize', 'verify', 'operations', 'depth']
-const DISKS_MAX = 32
+const KEYS = [
+  ...['seed', 'disks', 'windows', 'profile', 'preemption', 'virtio', 'memoryBytes'],
+  ...['queueSize', 'verify', 'operations', 'depth'],
+]
 const MIB = 1024 * 1024
+/** What the guest's kernel and an application take. */
+const KERNEL_BYTES = 2.5 * MIB
+const DRIVERS_BYTES = 128 * 1024
 
 /**
  * Checks a description, which may come from anywhere, without opening anything.
@@ -84,9 +109,17 @@ export function checkDescription(written: BenchDescription): CheckedDescription 
   if (memoryBytes % PAGE_BYTES !== 0) {
     throw new BadDescription(`memoryBytes is ${memoryBytes}, not whole pages of ${PAGE_BYTES}`)
   }
+  const disks = checkDisks(given['disks'] ?? ['memory'])
+  const needed = KERNEL_BYTES + disks.length * (DRIVERS_BYTES + ringBytes(queueSize))
+  if (memoryBytes < needed) {
+    throw new BadDescription(`memoryBytes is ${memoryBytes}, too little for these disks: they take ${needed}`)
+  }
   return {
     seed: whole(given, 'seed', 1, 0, Number.MAX_SAFE_INTEGER),
-    disks: checkDisks(given['disks'] ?? ['memory']),
+    disks,
+    windows: choice(given, 'windows', '7', WINDOWS_NAMES),
+    profile: choice(given, 'profile', 'apicv', PROFILE_NAMES),
+    preemption: flag(given, 'preemption'),
     virtio: choice(given, 'virtio', '1.3', VIRTIO_VERSIONS),
     memoryBytes,
     queueSize,
@@ -96,10 +129,16 @@ export function checkDescription(written: BenchDescription): CheckedDescription 
   }
 }
 
+/** Rings and indirect tables, of which each of a ring's requests has one. */
+function ringBytes(queueSize: number): number {
+  const size = Math.min(queueSize, DRIVER_QUEUE_SIZE)
+  return size * descTableBytes(size)
+}
+
 function checkDisks(written: unknown): CheckedDisk[] {
   if (!Array.isArray(written)) throw new BadDescription(`disks is ${show(written)}; it takes a list`)
-  if (written.length > DISKS_MAX)
-    throw new BadDescription(`${written.length} disks; a bench has at most ${DISKS_MAX}`)
+  if (written.length > MACHINE_DISKS_MAX)
+    throw new BadDescription(`${written.length} disks; a bench has at most ${MACHINE_DISKS_MAX}`)
   return written.map((one: unknown, index) => checkDisk(one, `disk${index}`))
 }
 
@@ -135,6 +174,12 @@ function whole(given: Given, key: string, absent: number, least: number, most: n
   const value = given[key] ?? absent
   if (typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most) return value
   throw new BadDescription(`${key} is ${show(value)}; it takes a whole number from ${least} to ${most}`)
+}
+
+function flag(given: Given, key: string): boolean {
+  const value = given[key] ?? false
+  if (typeof value === 'boolean') return value
+  throw new BadDescription(`${key} is ${show(value)}; it takes true or false`)
 }
 
 function choice<T extends string>(given: Given, key: string, absent: T, accepted: readonly T[]): T {

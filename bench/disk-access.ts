@@ -1,42 +1,41 @@
-import { BlkCommand, type BlkEnd } from '../guest/virtio/blk-command.ts'
+import { NtStatus, ntStatusName, ntSuccess } from '../guest/kernel/nt-status.ts'
+import type { Waiting } from '../guest/kernel/thread.ts'
+import { UserFile } from '../guest/user.ts'
 import type { DiskFacts } from '../host/disk/backend.ts'
-import type { VirtualClock } from '../hypervisor/clock.ts'
-import type { Violation } from '../protocol/violation.ts'
-import { BlkStatus, BlkType, SECTOR_BYTES } from '../protocol/virtio/blk.ts'
+import { explain, type Violation } from '../protocol/violation.ts'
+import { SECTOR_BYTES } from '../protocol/virtio/blk.ts'
 import type { BenchDisk } from './bench-disk.ts'
-import type { GuestBuffer } from './buffers.ts'
-import { typeName } from './problem.ts'
+import type { LayoutReport } from './drive-facts.ts'
+import type { DiskFault } from './fault-disk.ts'
+import { requestCounts, violationsBy } from './report.ts'
+import type { WindowsMachine } from './windows-machine.ts'
 
-/** The device answered a request with something else than OK, or not at all. */
+/** Windows answered a request with an error. */
 export class DiskRequestFailed extends Error {
   override readonly name = 'DiskRequestFailed'
-  /** The device's status byte (VIRTIO 1.2 section 5.2.6); null when there was no answer. */
-  readonly status: number | null
+  readonly status: NtStatus
+  /** The status by Windows' name: `INVALID_PARAMETER`. */
+  readonly statusName: string
 
-  constructor(what: string, status: number | null) {
-    super(status === null ? `${what} is never answered` : `${what} ended in status ${status}`)
+  constructor(what: string, status: NtStatus) {
+    super(`${what} ended in ${ntStatusName(status)}`)
     this.status = status
+    this.statusName = ntStatusName(status)
   }
 }
 
 export interface DiskAccessSetup {
   readonly disk: BenchDisk
-  readonly clock: VirtualClock
-  readonly buffer: GuestBuffer
+  readonly windows: WindowsMachine
   readonly exclusively: <T>(work: () => Promise<T>) => Promise<T>
 }
 
-class One extends BlkCommand {
-  end: BlkEnd | null = null
-
-  ended(end: BlkEnd): void {
-    this.end = end
-  }
-}
+/** What one request of a test's own moves at most. */
+const PIECE_BYTES = 64 * 1024
 
 /**
- * A disk of a bench, for tests that ask it something themselves. Every call goes through driver, ring, device
- * model and backend; calls run one after another, in the order made.
+ * A disk of a bench, for tests that ask it something themselves. Every call is an application's in the guest,
+ * and goes through all of it; calls run one after another, in the order made.
  */
 export class DiskAccess {
   readonly #setup: DiskAccessSetup
@@ -50,85 +49,122 @@ export class DiskAccess {
     return this.#setup.disk.name
   }
 
+  /** `\\.\PhysicalDrive0`, as the guest's applications open it; null while no driver has started. */
+  get path(): string | null {
+    const { drive } = this.#setup.disk
+    return drive === null ? null : `\\\\.\\PhysicalDrive${drive}`
+  }
+
   /** What stands behind the device right now. */
   get facts(): DiskFacts {
     return this.#setup.disk.backend.facts
   }
 
+  /** The partition table as the guest's class driver read it; null without a drive. */
+  get layout(): LayoutReport | null {
+    return this.#setup.disk.facts?.layout ?? null
+  }
+
   /** Requests that reached the device so far, by type. */
   get requests(): { readonly [type: string]: number } {
-    return this.#setup.disk.requests
+    return requestCounts(this.#setup.disk)
   }
 
   get doorbells(): number {
-    return this.#setup.disk.registers.counts.doorbells
+    return this.#setup.disk.machine.registers.counts.doorbells
   }
 
+  /** Times that the adapter's service routine ran. */
   get interrupts(): number {
-    return this.#setup.disk.line.delivered
+    return this.#setup.disk.machine.adapter?.counts.interrupts ?? 0
   }
 
-  /** The first sixteen of each rule broken so far. */
+  /** The first sixteen of each rule broken so far, by the guest's driver and by the device. */
   get violations(): readonly Violation[] {
-    return this.#setup.disk.violations.entries().flatMap(({ first }) => first)
+    return violationsBy(this.#setup.disk).flatMap(({ first }) => first)
   }
 
-  /** @throws DiskRequestFailed @throws RangeError when the range is not whole sectors. */
+  /** The same, a line each. */
+  get violationLines(): readonly string[] {
+    return this.violations.map(explain)
+  }
+
+  /** Puts a fault before the device's next requests; at most one is met by each. */
+  inject(fault: DiskFault): void {
+    this.#setup.disk.backend.inject(fault)
+  }
+
+  /** ReadFile. @throws DiskRequestFailed @throws RangeError when the range is not whole sectors. */
   async read(offset: number, lengthBytes: number): Promise<Uint8Array<ArrayBuffer>> {
     wholeSectors(offset, lengthBytes)
     const bytes = new Uint8Array(lengthBytes)
-    await this.#inPieces(lengthBytes, async (buffer, at, length) => {
-      await this.#one(BlkType.IN, offset + at, buffer, length)
-      bytes.set(buffer.bytes.subarray(0, length), at)
+    const { user } = this.#setup.windows
+    await this.#withFile(function* (file, buffer, what) {
+      for (let at = 0; at < lengthBytes; at += PIECE_BYTES) {
+        const here = Math.min(PIECE_BYTES, lengthBytes - at)
+        const { status, information } = yield* file.read(buffer, here, offset + at)
+        if (!ntSuccess(status)) return what(`a read of ${here} bytes at ${offset + at}`, status)
+        bytes.set(user.get(buffer, information) ?? [], at)
+      }
+      return null
     })
     return bytes
   }
 
-  /** @throws DiskRequestFailed @throws RangeError when the range is not whole sectors. */
+  /** WriteFile. @throws DiskRequestFailed @throws RangeError when the range is not whole sectors. */
   async write(offset: number, bytes: Uint8Array): Promise<void> {
     wholeSectors(offset, bytes.length)
-    await this.#inPieces(bytes.length, async (buffer, at, length) => {
-      const piece = bytes.subarray(at, at + length)
-      const { model } = this.#setup.disk
-      const first = Math.floor((offset + at) / model.blockBytes)
-      buffer.bytes.set(piece)
-      // Known again once it succeeds: what a write that failed left is for nobody to say.
-      const end = Math.min(offset + at + length, this.facts.lengthBytes)
-      model.forgot(first, Math.ceil(end / model.blockBytes) - first)
-      await this.#one(BlkType.OUT, offset + at, buffer, length)
-      model.wrote(first, piece)
-    })
-  }
-
-  /** @throws DiskRequestFailed */
-  async flush(): Promise<void> {
-    await this.#setup.exclusively(() => this.#one(BlkType.FLUSH, 0, null, 0))
-  }
-
-  #inPieces(
-    lengthBytes: number,
-    move: (buffer: GuestBuffer, at: number, length: number) => Promise<void>,
-  ): Promise<void> {
-    const { buffer } = this.#setup
-    return this.#setup.exclusively(async () => {
-      for (let at = 0; at < lengthBytes; at += buffer.bytes.length) {
-        await move(buffer, at, Math.min(buffer.bytes.length, lengthBytes - at))
+    const { disk, windows } = this.#setup
+    const { model } = disk
+    await this.#withFile(function* (file, buffer, what) {
+      for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+        const piece = bytes.subarray(at, at + PIECE_BYTES)
+        const first = Math.floor((offset + at) / model.blockBytes)
+        // Known again once it succeeds: what a write that failed left is for nobody to say.
+        const end = Math.min(offset + at + piece.length, disk.backend.facts.lengthBytes)
+        model.forgot(first, Math.max(0, Math.ceil(end / model.blockBytes) - first))
+        windows.user.put(buffer, piece)
+        const { status } = yield* file.write(buffer, piece.length, offset + at)
+        if (!ntSuccess(status)) return what(`a write of ${piece.length} bytes at ${offset + at}`, status)
+        model.wrote(first, piece)
       }
+      return null
     })
   }
 
-  async #one(type: number, offset: number, buffer: GuestBuffer | null, lengthBytes: number): Promise<void> {
-    const { disk, clock } = this.#setup
-    const command = new One(type, offset / SECTOR_BYTES)
-    if (buffer !== null && type === BlkType.OUT) command.data.readable(buffer.at, lengthBytes)
-    else if (buffer !== null) command.data.writable(buffer.at, lengthBytes)
-    const what = `${typeName(type)} at sector ${command.sector} of ${disk.name}`
-    // A request that was never answered still has its buffer on loan.
-    if (disk.driver.outstanding > 0 || !disk.driver.submit(command)) throw new DiskRequestFailed(what, null)
-    disk.driver.kick()
-    await clock.run()
-    if (command.end?.kind !== 'status') throw new DiskRequestFailed(what, null)
-    if (command.end.status !== BlkStatus.OK) throw new DiskRequestFailed(what, command.end.status)
+  /** FlushFileBuffers. @throws DiskRequestFailed */
+  async flush(): Promise<void> {
+    await this.#withFile(function* (file, _buffer, what) {
+      const status = yield* file.flush()
+      return ntSuccess(status) ? null : what('a flush', status)
+    })
+  }
+
+  /** Opens the drive, does something with it in a thread of the guest, and closes it again. */
+  async #withFile(
+    body: (
+      file: UserFile,
+      buffer: number,
+      failed: (what: string, status: NtStatus) => DiskRequestFailed,
+    ) => Waiting<DiskRequestFailed | null>,
+  ): Promise<void> {
+    const { exclusively, windows } = this.#setup
+    const { user } = windows
+    const failed = (what: string, status: NtStatus) =>
+      new DiskRequestFailed(`${what} of ${this.name}`, status)
+    const { path } = this
+    const failure = await exclusively(() =>
+      windows.run(function* () {
+        const file = path === null ? NtStatus.NO_SUCH_DEVICE : yield* user.open(path)
+        if (!(file instanceof UserFile)) return { error: failed('the opening', file) }
+        const buffer = user.allocate(PIECE_BYTES)
+        const error = buffer === 0 ? failed('memory', NtStatus.NO_MEMORY) : yield* body(file, buffer, failed)
+        if (buffer !== 0) user.free(buffer)
+        yield* file.close()
+        return { error }
+      }),
+    )
+    if (failure.error !== null) throw failure.error
   }
 }
 

@@ -1,55 +1,45 @@
 import type { Hash } from 'node:crypto'
-import type { BlkDriver } from '../guest/virtio/blk.ts'
-import { BlkCommand, type BlkEnd } from '../guest/virtio/blk-command.ts'
+import { type NtStatus, ntSuccess } from '../guest/kernel/nt-status.ts'
+import type { Waiting } from '../guest/kernel/thread.ts'
 import type { DiskBackend, DiskOutcome } from '../host/disk/backend.ts'
-import { BlkStatus, BlkType, SECTOR_BYTES } from '../protocol/virtio/blk.ts'
-import type { GuestBuffer } from './buffers.ts'
+import { SECTOR_BYTES } from '../protocol/virtio/blk.ts'
 import type { ContentModel } from './content-model.ts'
 import { DirectReader, type DirectReadOwner } from './direct-read.ts'
+import type { Drive } from './drive.ts'
 import type { ProblemList } from './problem.ts'
 
 export interface DiskReadSetup {
-  readonly driver: BlkDriver
-  readonly buffers: readonly GuestBuffer[]
-  /** Where the disk ends. */
+  readonly drive: Drive
+  /** Buffers of the application, one for each request in flight. */
+  readonly buffers: readonly number[]
+  readonly bufferBytes: number
+  /** Where the drive ends. */
   readonly lengthBytes: number
-  /** First byte of piece `index` (each a buffer long, the disk's end apart), and how many there are. */
+  /** First byte of piece `index` (each a buffer long, the drive's end apart), and how many there are. */
   readonly offsetOf: (index: number) => number
   readonly count: number
-  /** What the driver reads is compared with this, and with what is known to have been written over it. */
+  /** What the guest reads is compared with this, and with what is known to have been written over it. */
   readonly model: ContentModel
   readonly reference: DiskBackend
-  /** Takes what was read, piece by piece in order; null when the pieces are not the whole disk. */
+  /** Takes what was read, piece by piece in order; null when the pieces are not the whole drive. */
   readonly hash: Hash | null
   readonly problems: ProblemList
 }
 
-class Piece extends BlkCommand {
-  readonly #read: DiskRead
-  readonly buffer: GuestBuffer
+interface Piece {
+  readonly slot: number
+  readonly buffer: number
+  /** The buffer's bytes, as they lie in RAM. */
+  readonly views: readonly Uint8Array<ArrayBuffer>[]
   offset: number
   lengthBytes: number
   /** Read, compared, and waiting for those before it to be hashed. */
   finished: boolean
-
-  constructor(read: DiskRead, buffer: GuestBuffer) {
-    super(BlkType.IN, 0)
-    this.#read = read
-    this.buffer = buffer
-    this.offset = 0
-    this.lengthBytes = 0
-    this.finished = true
-  }
-
-  ended(end: BlkEnd, writtenBytes: number): void {
-    this.#read.ended(this, end, writtenBytes)
-  }
 }
 
 /**
- * Reads pieces of a disk through ring, device model and backend, with every buffer of the window in flight,
- * and compares each with what the backend itself holds. Answers may come in any order; the digest takes them
- * in the disk's.
+ * An application that reads pieces of a drive, with every buffer in flight, each compared with what the backend
+ * itself holds. Answers may come in any order; the digest takes them in the drive's.
  */
 export class DiskRead implements DirectReadOwner<Piece> {
   readonly #setup: DiskReadSetup
@@ -57,26 +47,39 @@ export class DiskRead implements DirectReadOwner<Piece> {
   /** One per buffer, taken in turn: the oldest is always the next to be hashed. */
   readonly #pieces: readonly Piece[]
   #asked: number
+  #ended: number
   #hashed: number
   #allowed: number
   #bytes: number
   #failed: boolean
+  #verifyMs: number
 
   constructor(setup: DiskReadSetup) {
+    const { drive, buffers, bufferBytes, reference } = setup
     this.#setup = setup
-    const pieceBytes = setup.buffers[0]?.bytes.length ?? 0
-    this.#direct = new DirectReader(setup.reference, this, pieceBytes)
-    this.#pieces = setup.buffers.map((buffer) => new Piece(this, buffer))
+    this.#direct = new DirectReader(reference, this, bufferBytes)
+    this.#pieces = buffers.map((buffer, slot) => {
+      const views = drive.user.views(buffer, bufferBytes)
+      if (views === null) throw new Error('memory of our own cannot be had')
+      return { slot, buffer, views, offset: 0, lengthBytes: 0, finished: true }
+    })
     this.#asked = 0
+    this.#ended = 0
     this.#hashed = 0
     this.#allowed = 0
     this.#bytes = 0
     this.#failed = false
+    this.#verifyMs = 0
   }
 
   /** Bytes read, compared and hashed. */
   get bytes(): number {
     return this.#bytes
+  }
+
+  /** Of the wall clock, what comparing and hashing took: the rest is the guest's and the device's. */
+  get verifyMs(): number {
+    return this.#verifyMs
   }
 
   /** Whether every piece was read, whatever it held. */
@@ -86,82 +89,97 @@ export class DiskRead implements DirectReadOwner<Piece> {
 
   /** Nothing more will be asked for: all is read, or something could not be. */
   get over(): boolean {
-    return this.outstanding === 0 && (this.#failed || this.#hashed === this.#setup.count)
+    return this.#hashed === this.#asked && (this.#failed || this.#hashed === this.#setup.count)
   }
 
   get outstanding(): number {
-    return this.#asked - this.#hashed
+    return this.#asked - this.#ended
   }
 
   /** Lets `count` more pieces be asked for: a long read is many short turns. */
   allow(count: number): void {
     this.#allowed = Math.min(this.#setup.count, this.#allowed + count)
-    this.#fill()
   }
 
-  ended(piece: Piece, end: BlkEnd, writtenBytes: number): void {
-    const { problems } = this.#setup
-    const { offset, lengthBytes } = piece
-    if (end.kind !== 'status' || end.status !== BlkStatus.OK) {
-      problems.failed(BlkType.IN, offset, end)
-      this.#fail(piece)
-    } else if (writtenBytes !== lengthBytes + 1) {
-      problems.short(BlkType.IN, offset, writtenBytes, lengthBytes + 1)
-      this.#fail(piece)
-    } else this.#direct.read(piece, offset, lengthBytes)
+  /** Reads what is allowed, as far as buffers are free. In a thread of the guest. */
+  *turn(): Waiting<void> {
+    const { drive } = this.#setup
+    for (;;) {
+      yield* this.#fill()
+      if (this.outstanding === 0) return
+      const { slot, status, information } = yield* drive.next()
+      const piece = this.#pieces[slot]
+      if (piece === undefined) throw new Error(`no piece ${slot}`)
+      this.#settled(piece, status, information)
+    }
   }
 
   directRead(piece: Piece, expected: Uint8Array<ArrayBuffer>, outcome: DiskOutcome): void {
-    const { problems, model } = this.#setup
-    if (outcome === 'ok') {
-      const seen = piece.buffer.bytes.subarray(0, piece.lengthBytes)
-      model.apply(piece.offset / model.blockBytes, expected, seen)
-      problems.same(seen, expected, piece.offset, 'the backend holds')
-    } else {
+    const { problems } = this.#setup
+    if (outcome === 'ok') this.#compare(piece, expected)
+    else {
       const sector = piece.offset / SECTOR_BYTES
       problems.add('request-failed', sector, `the backend itself cannot read sector ${sector}: ${outcome}`)
     }
     piece.finished = true
-    this.#settle()
+    this.#hashFinished()
   }
 
-  #fail(piece: Piece): void {
+  *#fill(): Waiting<void> {
+    const { drive, offsetOf, lengthBytes, bufferBytes } = this.#setup
+    while (!this.#failed && this.#asked < this.#allowed) {
+      if (this.#asked - this.#hashed === this.#pieces.length) return
+      const piece = this.#pieces[this.#asked % this.#pieces.length] as Piece
+      piece.offset = offsetOf(this.#asked)
+      piece.lengthBytes = Math.min(bufferBytes, lengthBytes - piece.offset)
+      piece.finished = false
+      this.#asked++
+      const refused = yield* drive.begin(piece.slot, false, piece.buffer, piece.lengthBytes, piece.offset)
+      if (refused !== null) this.#settled(piece, refused, 0)
+    }
+  }
+
+  #settled(piece: Piece, status: NtStatus, movedBytes: number): void {
+    const { problems } = this.#setup
+    const { offset, lengthBytes } = piece
+    this.#ended++
+    if (ntSuccess(status) && movedBytes === lengthBytes) {
+      const startedMs = performance.now()
+      this.#direct.read(piece, offset, lengthBytes)
+      this.#verifyMs += performance.now() - startedMs
+      return
+    }
+    if (!ntSuccess(status)) problems.failed('a read', offset, status)
+    else problems.short('a read', offset, movedBytes, lengthBytes)
     this.#failed = true
     piece.finished = true
-    this.#settle()
+    this.#hashFinished()
   }
 
-  #settle(): void {
+  #compare(piece: Piece, expected: Uint8Array<ArrayBuffer>): void {
+    const { problems, model } = this.#setup
+    const seen = bytesOf(piece)
+    model.apply(piece.offset / model.blockBytes, expected, seen)
+    problems.same(seen, expected, piece.offset, 'the backend holds')
+  }
+
+  #hashFinished(): void {
     const { hash } = this.#setup
     while (this.#hashed < this.#asked) {
-      const piece = this.#pieces[this.#hashed % this.#pieces.length]
-      if (piece?.finished !== true) break
+      const piece = this.#pieces[this.#hashed % this.#pieces.length] as Piece
+      if (!piece.finished) return
       this.#hashed++
       // A digest with a piece missing is none, and what comes after it is not verified either.
       if (this.#failed) continue
-      hash?.update(piece.buffer.bytes.subarray(0, piece.lengthBytes))
+      hash?.update(bytesOf(piece))
       this.#bytes += piece.lengthBytes
     }
-    this.#fill()
   }
+}
 
-  #fill(): void {
-    const { driver, offsetOf, lengthBytes } = this.#setup
-    let posted = false
-    while (!this.#failed && this.#asked < this.#allowed && this.outstanding < this.#pieces.length) {
-      const piece = this.#pieces[this.#asked % this.#pieces.length]
-      if (piece === undefined) break
-      const { at, bytes } = piece.buffer
-      piece.offset = offsetOf(this.#asked)
-      piece.lengthBytes = Math.min(bytes.length, lengthBytes - piece.offset)
-      piece.sector = piece.offset / SECTOR_BYTES
-      piece.data.clear()
-      piece.data.writable(at, piece.lengthBytes)
-      if (!driver.submit(piece)) break
-      piece.finished = false
-      this.#asked++
-      posted = true
-    }
-    if (posted) driver.kick()
-  }
+/** What a piece holds, in one view: without a copy where its buffer lies in one place. */
+function bytesOf({ views, lengthBytes }: Piece): Uint8Array {
+  const [first] = views
+  if (first !== undefined && views.length === 1) return first.subarray(0, lengthBytes)
+  return Buffer.concat(views, lengthBytes)
 }

@@ -1,5 +1,5 @@
-import type { BlkEnd } from '../guest/virtio/blk-command.ts'
-import { BlkStatus, BlkType, SECTOR_BYTES } from '../protocol/virtio/blk.ts'
+import { type NtStatus, ntStatusName } from '../guest/kernel/nt-status.ts'
+import { BlkType, SECTOR_BYTES } from '../protocol/virtio/blk.ts'
 
 /** Why a run is not verified, apart from violations. */
 export interface Problem {
@@ -18,14 +18,11 @@ export class ProblemList {
   readonly #disk: string
   readonly #first: Problem[]
   #total: number
-  /** A request ended whose memory the device may still write: nobody may use it again. */
-  loansLost: boolean
 
   constructor(disk: string) {
     this.#disk = disk
     this.#first = []
     this.#total = 0
-    this.loansLost = false
   }
 
   get total(): number {
@@ -41,16 +38,16 @@ export class ProblemList {
     if (this.#first.length < KEPT) this.#first.push({ disk: this.#disk, kind, sector, text })
   }
 
-  failed(type: number, offset: number, end: BlkEnd): void {
-    if (end.kind === 'lost') this.loansLost = true
-    const sector = offset / SECTOR_BYTES
-    this.add('request-failed', sector, `${typeName(type)} at sector ${sector} ended in ${endName(end)}`)
+  /** A request of the application failed; `offset` null: it has no place. */
+  failed(what: string, offset: number | null, status: NtStatus): void {
+    const sector = offset === null ? null : offset / SECTOR_BYTES
+    const place = sector === null ? '' : ` at sector ${sector}`
+    this.add('request-failed', sector, `${what}${place} ended in ${ntStatusName(status)}`)
   }
 
-  short(type: number, offset: number, writtenBytes: number, asked: number): void {
+  short(what: string, offset: number, movedBytes: number, asked: number): void {
     const sector = offset / SECTOR_BYTES
-    const text = `${typeName(type)} at sector ${sector} says it wrote ${writtenBytes} bytes of ${asked}`
-    this.add('request-failed', sector, text)
+    this.add('request-failed', sector, `${what} at sector ${sector} moved ${movedBytes} bytes of ${asked}`)
   }
 
   /** Compares, and says where the first difference is. True when there is none. */
@@ -62,21 +59,15 @@ export class ProblemList {
     this.add(
       'wrong-data',
       sector,
-      `${place}: the driver read ${hex(seen[at])}, ${witness} ${hex(expected[at])}`,
+      `${place}: the guest read ${hex(seen[at])}, ${witness} ${hex(expected[at])}`,
     )
     return false
   }
 }
 
-/** A request type by the specification's name. */
+/** A request type of the device by the specification's name. */
 export function typeName(type: number): string {
   return Object.entries(BlkType).find(([, value]) => value === type)?.[0] ?? `type ${type}`
-}
-
-function endName(end: BlkEnd): string {
-  if (end.kind === 'gone') return 'a reset'
-  if (end.kind === 'lost') return 'a reset that the device does not finish'
-  return Object.entries(BlkStatus).find(([, value]) => value === end.status)?.[0] ?? `status ${end.status}`
 }
 
 function hex(byte: number | undefined): string {

@@ -1,136 +1,113 @@
-import type { BlkDriver } from '../guest/virtio/blk.ts'
-import { BlkCommand, type BlkEnd } from '../guest/virtio/blk-command.ts'
-import type { BlkGeometry } from '../guest/virtio/blk-geometry.ts'
-import type { DiskBackend, DiskOutcome } from '../host/disk/backend.ts'
-import { gpa } from '../protocol/memory.ts'
-import type { Random } from '../protocol/platform.ts'
-import { type FeatureSet, hasFeature } from '../protocol/version.ts'
 import {
-  BlkFeature,
-  BlkSegment,
-  BlkSegmentFlag,
-  BlkStatus,
-  BlkType,
-  SECTOR_BYTES,
-} from '../protocol/virtio/blk.ts'
+  DEVICE_DATA_SET_RANGE,
+  DEVICE_MANAGE_DATA_SET_ATTRIBUTES,
+  DsmAction,
+} from '../guest/class/disk/ioctl.ts'
+import { NtStatus, ntSuccess } from '../guest/kernel/nt-status.ts'
+import type { Waiting } from '../guest/kernel/thread.ts'
+import type { DiskBackend, DiskOutcome } from '../host/disk/backend.ts'
+import { PAGE_BYTES } from '../protocol/memory.ts'
+import type { Random } from '../protocol/platform.ts'
+import { SECTOR_BYTES } from '../protocol/virtio/blk.ts'
 import { Window } from '../protocol/window.ts'
-import type { GuestBuffer } from './buffers.ts'
 import type { ContentModel } from './content-model.ts'
 import { DirectReader, type DirectReadOwner } from './direct-read.ts'
-import { IDENTIFY, IDENTIFY_BYTES, type Operation, OperationSource } from './operation.ts'
+import type { Drive } from './drive.ts'
+import { type Operation, type OperationLimits, OperationSource } from './operation.ts'
 import type { ProblemList } from './problem.ts'
 
 export interface WorkloadSetup {
-  readonly driver: BlkDriver
-  readonly features: FeatureSet
-  readonly geometry: BlkGeometry
-  /** One per request in flight. */
-  readonly buffers: readonly GuestBuffer[]
+  readonly drive: Drive
+  readonly limits: OperationLimits
+  readonly blockBytes: number
+  /** Requests in flight. */
+  readonly depth: number
   readonly random: Random
-  /** What is known of the disk's content; it learns what is written. */
+  /** What is known of the drive's content; it learns what is written. */
   readonly model: ContentModel
   /** What blocks nobody wrote hold. */
   readonly reference: DiskBackend
-  readonly serial: string
   /** Requests to draw; reading back what they touched comes on top. */
   readonly operations: number
   readonly problems: ProblemList
 }
 
-/** Cuts of a request's data into segments, so that the device meets odd ones. */
-const SEGMENTS_MAX = 4
-const NOTHING: Operation = { type: BlkType.FLUSH, block: 0, count: 0 }
+const DSM = DEVICE_MANAGE_DATA_SET_ATTRIBUTES
+/** Ranges begin behind the header, aligned to eight bytes. */
+const RANGES_AT = 32
+const TRIM_BYTES = RANGES_AT + DEVICE_DATA_SET_RANGE.$size
 
-class Slot extends BlkCommand {
-  readonly #workload: Workload
-  readonly buffer: GuestBuffer
-  readonly window: Window
-  /** The data in one piece: what was written, or what was read once it is gathered. */
-  readonly content: Uint8Array<ArrayBuffer>
+const WHAT = {
+  read: 'a read',
+  write: 'a write',
+  'write-through': 'a write-through',
+  flush: 'a flush',
+  trim: 'a trim',
+} as const
+
+/** Ends after which the drive will not answer any more. */
+const GONE: readonly NtStatus[] = [NtStatus.NO_SUCH_DEVICE, NtStatus.DEVICE_NOT_CONNECTED]
+
+interface Slot {
+  readonly index: number
+  /** The application's buffer, with a page of room before the end; replaced when a failed request had it. */
+  buffer: number
+  /** Where in it the request's data begins. */
+  at: number
   operation: Operation
-  dataBytes: number
+  lengthBytes: number
+  /** What is written, or was read. */
+  content: Uint8Array<ArrayBuffer>
   busy: boolean
-
-  constructor(workload: Workload, buffer: GuestBuffer) {
-    super(BlkType.IN, 0)
-    this.#workload = workload
-    this.buffer = buffer
-    this.window = new Window(buffer.bytes)
-    this.content = new Uint8Array(buffer.bytes.length)
-    this.operation = NOTHING
-    this.dataBytes = 0
-    this.busy = false
-  }
-
-  ended(end: BlkEnd, writtenBytes: number): void {
-    this.#workload.ended(this, end, writtenBytes)
-  }
-
-  /** Moves `content` to where the segments are. */
-  scatter(): void {
-    this.#eachSegment((segment, at) => segment.set(this.content.subarray(at, at + segment.length)))
-  }
-
-  /** And back. */
-  gather(): void {
-    this.#eachSegment((segment, at) => this.content.set(segment, at))
-  }
-
-  #eachSegment(move: (segment: Uint8Array, at: number) => void): void {
-    const { addresses, lengths, count } = this.data
-    let done = 0
-    for (let i = 0; i < count; i++) {
-      const at = (addresses[i] ?? 0) - this.buffer.at
-      const length = lengths[i] ?? 0
-      move(this.buffer.bytes.subarray(at, at + length), done)
-      done += length
-    }
-  }
 }
 
 /**
- * Random reads, writes, flushes, and discards, zeroes and erases where they are offered; every read is held
- * against a model of what was written, and against the backend's own content for what was not. At the end
- * everything touched is read once more.
+ * An application that reads, writes, writes through, flushes, and trims where that is offered, at random and
+ * with many requests under way; every read is held against a model of what was written, and against the
+ * backend's own content for what was not. At the end everything touched is read once more.
  *
- * Requests whose ranges meet are never in flight together unless both read: nothing orders them, so nobody
- * could say what is right.
+ * Buffers begin at any byte of a page, so that the device meets segments of odd lengths. Requests whose ranges
+ * meet are never in flight together unless both read: nothing orders them, so nobody could say what is right.
  */
 export class Workload implements DirectReadOwner<Slot> {
   readonly #setup: WorkloadSetup
   readonly #source: OperationSource
-  readonly #model: ContentModel
   readonly #direct: DirectReader<Slot>
   readonly #slots: readonly Slot[]
-  readonly #blockBytes: number
-  readonly #bufferBytes: number
+  readonly #transferBytesMax: number
   /** What is read once more at the end; null until everything drawn has ended. */
   #sweep: Operation[] | null
   #waiting: Operation | null
   #started: number
   #ended: number
+  #underWay: number
   #allowed: number
   #comparedBytes: number
   #lost: boolean
 
   constructor(setup: WorkloadSetup) {
-    const { random, features, geometry, buffers, reference } = setup
+    const { random, limits, blockBytes, reference, depth, drive } = setup
     this.#setup = setup
-    this.#blockBytes = geometry.blockBytes
-    this.#bufferBytes = buffers[0]?.bytes.length ?? 0
-    // Half of a buffer stays free, so that segments can lie apart.
-    const most = Math.max(geometry.blockBytes, this.#bufferBytes / 2)
-    this.#source = new OperationSource(random, features, geometry, most)
-    this.#model = setup.model
-    this.#direct = new DirectReader(reference, this, this.#bufferBytes)
-    this.#slots = buffers.map((buffer) => new Slot(this, buffer))
+    this.#transferBytesMax = limits.transferBlocksMax * blockBytes
+    this.#source = new OperationSource(random, limits)
+    this.#direct = new DirectReader(reference, this, this.#transferBytesMax)
+    this.#slots = Array.from({ length: depth }, (_, index) => ({
+      index,
+      buffer: drive.user.allocate(this.#transferBytesMax + PAGE_BYTES),
+      at: 0,
+      operation: { kind: 'flush', block: 0, count: 0 },
+      lengthBytes: 0,
+      content: new Uint8Array(this.#transferBytesMax),
+      busy: false,
+    }))
     this.#sweep = null
     this.#waiting = null
     this.#started = 0
     this.#ended = 0
+    this.#underWay = 0
     this.#allowed = 0
     this.#comparedBytes = 0
-    this.#lost = false
+    this.#lost = this.#slots.some(({ buffer }) => buffer === 0)
   }
 
   /** Requests that came back. */
@@ -143,103 +120,130 @@ export class Workload implements DirectReadOwner<Slot> {
   }
 
   get outstanding(): number {
-    return this.#started - this.#ended
+    return this.#underWay
   }
 
   get over(): boolean {
-    if (this.#lost) return this.outstanding === 0
-    return (
-      this.#sweep !== null && this.#sweep.length === 0 && this.#waiting === null && this.outstanding === 0
-    )
+    if (this.#started !== this.#ended) return false
+    return this.#lost || (this.#sweep !== null && this.#sweep.length === 0 && this.#waiting === null)
   }
 
   /** Lets `count` more requests begin. */
   allow(count: number): void {
     this.#allowed += count
-    this.#fill()
   }
 
-  ended(slot: Slot, end: BlkEnd, writtenBytes: number): void {
-    const { operation } = slot
-    const offset = operation.block * this.#blockBytes
-    if (end.kind !== 'status' || end.status !== BlkStatus.OK) {
-      this.#setup.problems.failed(operation.type, offset, end)
-      if (changes(operation.type)) this.#model.forgot(operation.block, operation.count)
-      if (end.kind !== 'status') this.#lost = true
-      this.#free(slot)
-      return
+  /** Does what is allowed, as far as slots are free. In a thread of the guest. */
+  *turn(): Waiting<void> {
+    const { drive } = this.#setup
+    for (;;) {
+      yield* this.#fill()
+      if (this.#underWay === 0) return
+      const { slot, status, information } = yield* drive.next()
+      this.#settle(this.#slots[slot] as Slot, status, information)
     }
-    const asked = (reads(operation.type) ? slot.dataBytes : 0) + 1
-    if (writtenBytes !== asked) this.#setup.problems.short(operation.type, offset, writtenBytes, asked)
-    this.#settle(slot)
+  }
+
+  /** Gives the application's memory back. */
+  release(): void {
+    for (const { buffer } of this.#slots) if (buffer !== 0) this.#setup.drive.user.free(buffer)
   }
 
   directRead(slot: Slot, expected: Uint8Array<ArrayBuffer>, outcome: DiskOutcome): void {
-    const { block } = slot.operation
+    const { problems, blockBytes } = this.#setup
     if (outcome === 'ok') this.#compare(slot, expected, 'the backend and the model hold')
     else {
-      const sector = (block * this.#blockBytes) / SECTOR_BYTES
+      const sector = (slot.operation.block * blockBytes) / SECTOR_BYTES
       const text = `the backend itself cannot read sector ${sector}: ${outcome}`
-      this.#setup.problems.add('request-failed', sector, text)
+      problems.add('request-failed', sector, text)
     }
     this.#free(slot)
   }
 
-  /** A request succeeded: what follows from it. */
-  #settle(slot: Slot): void {
-    const { type, block, count } = slot.operation
-    const bytes = slot.content.subarray(0, slot.dataBytes)
-    if (reads(type)) slot.gather()
-    if (type === BlkType.IN) {
-      if (!this.#model.covers(block, count)) {
-        this.#direct.read(slot, block * this.#blockBytes, slot.dataBytes)
+  /** A request ended: what follows from it. */
+  #settle(slot: Slot, status: NtStatus, movedBytes: number): void {
+    const { problems, blockBytes } = this.#setup
+    const { kind, block, count } = slot.operation
+    const offset = block * blockBytes
+    this.#underWay--
+    if (!ntSuccess(status)) {
+      problems.failed(WHAT[kind], kind === 'flush' ? null : offset, status)
+      this.#failed(slot, status)
+      return
+    }
+    const transfers = kind !== 'flush' && kind !== 'trim'
+    if (transfers && movedBytes !== slot.lengthBytes) {
+      problems.short(WHAT[kind], offset, movedBytes, slot.lengthBytes)
+      this.#failed(slot, status)
+      return
+    }
+    const { model } = this.#setup
+    if (kind === 'trim') model.forgot(block, count)
+    else if (kind === 'write' || kind === 'write-through') model.wrote(block, contentOf(slot))
+    else if (kind === 'read') {
+      this.#gather(slot)
+      if (!model.covers(block, count)) {
+        this.#direct.read(slot, offset, slot.lengthBytes)
         return
       }
-      this.#compare(slot, new Uint8Array(slot.dataBytes), 'the model holds')
-    } else if (type === BlkType.OUT) this.#model.wrote(block, bytes)
-    else if (type === BlkType.WRITE_ZEROES) this.#model.zeroed(block, count)
-    else if (type === BlkType.DISCARD || type === BlkType.SECURE_ERASE) this.#model.forgot(block, count)
-    else if (type === BlkType.GET_ID) {
-      const serial = new Uint8Array(IDENTIFY_BYTES)
-      new TextEncoder().encodeInto(this.#setup.serial, serial)
-      this.#setup.problems.same(bytes, serial, 0, "the backend's serial has")
+      this.#compare(slot, new Uint8Array(slot.lengthBytes), 'the model holds')
     }
+    this.#free(slot)
+  }
+
+  #failed(slot: Slot, status: NtStatus): void {
+    const { model, drive } = this.#setup
+    const { kind, block, count } = slot.operation
+    if (changes(kind)) model.forgot(block, count)
+    if (GONE.includes(status)) this.#lost = true
+    // A device that gave no answer may write there still: those pages are nobody's any more.
+    drive.user.free(slot.buffer)
+    slot.buffer = drive.user.allocate(this.#transferBytesMax + PAGE_BYTES)
+    if (slot.buffer === 0) this.#lost = true
     this.#free(slot)
   }
 
   #compare(slot: Slot, expected: Uint8Array, witness: string): void {
+    const { model, problems, blockBytes } = this.#setup
     const { block } = slot.operation
-    const seen = slot.content.subarray(0, slot.dataBytes)
-    this.#comparedBytes += this.#model.apply(block, expected, seen)
-    this.#setup.problems.same(seen, expected, block * this.#blockBytes, witness)
+    const seen = contentOf(slot)
+    this.#comparedBytes += model.apply(block, expected, seen)
+    problems.same(seen, expected, block * blockBytes, witness)
   }
 
   #free(slot: Slot): void {
     slot.busy = false
     this.#ended++
-    this.#fill()
   }
 
-  #fill(): void {
-    let posted = false
+  *#fill(): Waiting<void> {
     while (!this.#lost && this.#started < this.#allowed) {
       const slot = this.#slots.find((one) => !one.busy)
       const operation = slot === undefined ? null : this.#next()
-      if (slot === undefined || operation === null) break
-      if (this.#meetsOneInFlight(operation)) {
+      if (slot === undefined || operation === null) return
+      if (this.#meetsOneUnderWay(operation)) {
         this.#waiting = operation
-        break
+        return
       }
       this.#prepare(slot, operation)
-      if (!this.#setup.driver.submit(slot)) {
-        this.#waiting = operation
-        break
-      }
       slot.busy = true
       this.#started++
-      posted = true
+      this.#underWay++
+      const answer = yield* this.#begin(slot)
+      if (answer !== null) this.#settle(slot, answer, 0)
     }
-    if (posted) this.#setup.driver.kick()
+  }
+
+  /** Null: its end comes by the port. */
+  *#begin(slot: Slot): Waiting<NtStatus | null> {
+    const { drive, blockBytes } = this.#setup
+    const { kind, block } = slot.operation
+    const buffer = slot.buffer + slot.at
+    if (kind === 'flush') return yield* drive.flush()
+    if (kind === 'trim') return yield* drive.beginTrim(slot.index, buffer, TRIM_BYTES)
+    const through = kind === 'write-through'
+    const write = through || kind === 'write'
+    return yield* drive.begin(slot.index, write, buffer, slot.lengthBytes, block * blockBytes, through)
   }
 
   /** What comes next; null when it is over, or what is drawn has to end first. */
@@ -249,10 +253,9 @@ export class Workload implements DirectReadOwner<Slot> {
       this.#waiting = null
       return waiting
     }
-    if (this.#started === 0) return IDENTIFY
-    if (this.#started <= this.#setup.operations) return this.#source.next()
+    if (this.#started < this.#setup.operations) return this.#source.next()
     if (this.#sweep === null) {
-      if (this.outstanding > 0) return null
+      if (this.#started !== this.#ended) return null
       this.#sweep = this.#readBack()
     }
     return this.#sweep.pop() ?? null
@@ -260,91 +263,75 @@ export class Workload implements DirectReadOwner<Slot> {
 
   /** Reads that cover everything touched, as long as buffers allow; last first. */
   #readBack(): Operation[] {
-    const most = Math.floor(this.#bufferBytes / this.#blockBytes)
+    const most = this.#setup.limits.transferBlocksMax
     const sweep: Operation[] = []
-    for (const block of this.#model.touched) {
+    for (const block of this.#setup.model.touched) {
       const last = sweep.at(-1)
       if (last !== undefined && last.block + last.count === block && last.count < most) {
         sweep[sweep.length - 1] = { ...last, count: last.count + 1 }
-      } else sweep.push({ type: BlkType.IN, block, count: 1 })
+      } else sweep.push({ kind: 'read', block, count: 1 })
     }
     return sweep.reverse()
   }
 
-  #meetsOneInFlight(operation: Operation): boolean {
-    const { type, block, count } = operation
+  #meetsOneUnderWay({ kind, block, count }: Operation): boolean {
     return this.#slots.some(({ busy, operation: other }) => {
-      if (!busy || (!changes(type) && !changes(other.type))) return false
+      if (!busy || (!changes(kind) && !changes(other.kind))) return false
       return block < other.block + other.count && other.block < block + count
     })
   }
 
   #prepare(slot: Slot, operation: Operation): void {
-    const { type, block, count } = operation
-    const blockSectors = this.#blockBytes / SECTOR_BYTES
-    const transfer = type === BlkType.IN || type === BlkType.OUT
+    const { random, blockBytes, drive } = this.#setup
+    const { kind, block, count } = operation
     slot.operation = operation
-    slot.type = type
-    slot.sector = transfer ? block * blockSectors : 0
-    slot.data.clear()
-    if (transfer) {
-      slot.dataBytes = count * this.#blockBytes
-      this.#cut(slot)
-      if (type === BlkType.OUT) this.#fillWithNoise(slot)
-    } else if (type === BlkType.GET_ID) {
-      slot.dataBytes = IDENTIFY_BYTES
-      slot.data.writable(slot.buffer.at, IDENTIFY_BYTES)
-    } else if (type === BlkType.FLUSH) slot.dataBytes = 0
-    else {
-      slot.dataBytes = BlkSegment.$size
-      slot.window.putLe64(BlkSegment.sector, block * blockSectors)
-      slot.window.putLe32(BlkSegment.num_sectors, count * blockSectors)
-      slot.window.putLe32(BlkSegment.flags, this.#segmentFlags(type))
-      slot.data.readable(slot.buffer.at, BlkSegment.$size)
+    slot.lengthBytes = kind === 'flush' || kind === 'trim' ? 0 : count * blockBytes
+    slot.at = random.below(PAGE_BYTES)
+    if (kind === 'trim') {
+      drive.user.put(slot.buffer + slot.at, trimRequest(block * blockBytes, count * blockBytes))
+    } else if (changes(kind)) {
+      fillWithNoise(contentOf(slot), random.next32())
+      drive.user.put(slot.buffer + slot.at, contentOf(slot))
     }
   }
 
-  #segmentFlags(type: number): number {
-    const { features, random } = this.#setup
-    const may = type === BlkType.WRITE_ZEROES && hasFeature(features, BlkFeature.DISCARD.bit)
-    return may && random.below(2) === 0 ? BlkSegmentFlag.UNMAP : 0
-  }
-
-  #fillWithNoise(slot: Slot): void {
-    const words = new Uint32Array(slot.content.buffer, 0, slot.dataBytes / 4)
-    let state = this.#setup.random.next32() | 1
-    for (let i = 0; i < words.length; i++) {
-      state = (Math.imul(state, 0x915f77f5) + 0x9e3779b9) >>> 0
-      words[i] = state
-    }
-    slot.scatter()
-  }
-
-  /**
-   * Segments need not be sectors, VIRTIO 1.2 section 5.2.6: only their sum has to be. They lie apart where the
-   * buffer has room, so that the device cannot take them for one.
-   */
-  #cut(slot: Slot): void {
-    const { random, geometry } = this.#setup
-    const most = Math.min(SEGMENTS_MAX, geometry.segmentsMax)
-    const apart = Math.floor((this.#bufferBytes - slot.dataBytes) / SEGMENTS_MAX)
-    let at = 0
-    let left = slot.dataBytes
-    for (let pieces = 1 + random.below(most); pieces > 0 && left > 0; pieces--) {
-      const length = pieces === 1 ? left : 1 + random.below(left)
-      const address = gpa(slot.buffer.at + at)
-      if (slot.type === BlkType.OUT) slot.data.readable(address, length)
-      else slot.data.writable(address, length)
-      at += length + (apart > 0 ? random.below(apart) : 0)
-      left -= length
+  #gather(slot: Slot): void {
+    const { user } = this.#setup.drive
+    let done = 0
+    for (const view of user.views(slot.buffer + slot.at, slot.lengthBytes) ?? []) {
+      slot.content.set(view, done)
+      done += view.length
     }
   }
 }
 
-function reads(type: number): boolean {
-  return type === BlkType.IN || type === BlkType.GET_ID
+function contentOf(slot: Slot): Uint8Array<ArrayBuffer> {
+  return slot.content.subarray(0, slot.lengthBytes)
 }
 
-function changes(type: number): boolean {
-  return type !== BlkType.IN && type !== BlkType.GET_ID && type !== BlkType.FLUSH
+/** DEVICE_MANAGE_DATA_SET_ATTRIBUTES with one range to trim. */
+export function trimRequest(offset: number, lengthBytes: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(TRIM_BYTES)
+  const request = new Window(bytes)
+  request.putLe32(DSM.size, DSM.$size)
+  request.putLe32(DSM.action, DsmAction.TRIM)
+  request.putLe32(DSM.dataSetRangesOffset, RANGES_AT)
+  request.putLe32(DSM.dataSetRangesLength, DEVICE_DATA_SET_RANGE.$size)
+  request.putLe64(DEVICE_DATA_SET_RANGE.startingOffset, offset, RANGES_AT)
+  request.putLe64(DEVICE_DATA_SET_RANGE.lengthInBytes, lengthBytes, RANGES_AT)
+  return bytes
+}
+
+/** Bytes that differ from one request to the next; whole sectors. */
+function fillWithNoise(bytes: Uint8Array<ArrayBuffer>, seed: number): void {
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4)
+  let state = seed | 1
+  for (let i = 0; i < words.length; i++) {
+    state = (Math.imul(state, 0x915f77f5) + 0x9e3779b9) >>> 0
+    words[i] = state
+  }
+}
+
+function changes(kind: Operation['kind']): boolean {
+  return kind === 'write' || kind === 'write-through' || kind === 'trim'
 }

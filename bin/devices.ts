@@ -1,10 +1,9 @@
 import type { ChalkInstance } from 'chalk'
-import { BadDescription } from '../bench/description.ts'
+import { BadDescription, type ProfileName, type WindowsName } from '../bench/description.ts'
 import { type DeviceTreeReport, deviceTree } from '../bench/device-tree.ts'
-import type { DeviceView } from '../guest/kernel/pnp/device-view.ts'
-import type { Resource } from '../guest/kernel/pnp/resource-list.ts'
 import { parseWhole } from '../host/disk/option.ts'
 import { coloursFor } from './colour.ts'
+import { deviceLines } from './device-text.ts'
 import { BadInput, Exit, print } from './exit.ts'
 
 /** Options of `paravane devices` as commander gives them: texts, unchecked. */
@@ -26,8 +25,9 @@ export async function devices(given: DevicesArguments): Promise<number> {
   const report = await deviceTree({
     seed,
     disks: given.disk ?? ['memory'],
-    windows: given.windows ?? '7',
-    profile: given.profile ?? 'apicv',
+    // What they may be is the description's to say.
+    ...(given.windows === undefined ? {} : { windows: given.windows as WindowsName }),
+    ...(given.profile === undefined ? {} : { profile: given.profile as ProfileName }),
   }).catch((error: unknown) => {
     throw error instanceof BadDescription ? new BadInput(error.message) : error
   })
@@ -44,35 +44,4 @@ function treeText(report: DeviceTreeReport, verbose: boolean, colours: ChalkInst
   const lines = [colours.dim(`Windows ${windows}, processor profile ${profile}`)]
   for (const device of report.devices) lines.push(...deviceLines(device, 0, verbose, colours))
   return `${lines.join('\n')}\n`
-}
-
-function deviceLines(device: DeviceView, depth: number, verbose: boolean, colours: ChalkInstance): string[] {
-  if (device.hidden && !verbose) return []
-  const indent = '  '.repeat(depth)
-  const status = device.status === 'working' ? '' : colours.red(`  ${problemOf(device)}`)
-  const driver = device.driver === null ? '' : colours.dim(`  ${device.driver}`)
-  const lines = [`${indent}${colours.bold(device.name)}${driver}${status}`]
-  if (verbose) {
-    const facts = [
-      ['instance', device.instancePath],
-      ['hardware', device.hardwareIds.join(', ')],
-      ['stack', device.stack.join(' < ')],
-      ['resources', device.resources.map(resourceText).join(', ')],
-    ]
-    for (const [name, value] of facts) {
-      if (value !== '') lines.push(colours.dim(`${indent}    ${name?.padEnd(10)}${value}`))
-    }
-  }
-  for (const child of device.children) lines.push(...deviceLines(child, depth + 1, verbose, colours))
-  return lines
-}
-
-function problemOf({ status, problem }: DeviceView): string {
-  return problem === null ? status : `code ${problem.code}: ${problem.text}`
-}
-
-function resourceText(resource: Resource): string {
-  if (resource.kind === 'interrupt') return `interrupt line ${resource.vector}`
-  const end = resource.start + resource.lengthBytes - 1
-  return `${resource.kind} 0x${resource.start.toString(16)}-0x${end.toString(16)}`
 }

@@ -10,6 +10,7 @@ Examples:
   paravane run --disk file:disk.img                   an image; it is never changed
   paravane run --disk 'file:disk.img | delay:ms=2'    the same, slower
   paravane run --disk module:./mine.ts,sectors=4096   a backend of your own
+  paravane run --windows xp --profile 2010            another guest, an older processor
   paravane run --seed 7 --json --trace run.jsonl      the same run every time, for programs
   paravane devices --windows xp --verbose             the guest's device tree
   paravane backends                                   every kind of disk, with a spec to paste
@@ -27,8 +28,10 @@ function makeProgram(ended: (code: number) => void): Command {
     .exitOverride()
   program
     .command('run')
-    .description('drive disks through ring, device model and backend, and verify every byte')
+    .description('boot the Windows guest, drive its disks all the way down, and verify every byte')
     .option('-d, --disk <spec>', 'a disk, any number of times (default: memory)', collect)
+    .option('--windows <version>', 'the guest: xp, vista or 7 (default: 7)')
+    .option('--profile <name>', 'processor: 2006, 2010 or apicv (default: apicv)')
     .option('-s, --seed <number>', 'makes the same choices again (default: another one each time)')
     .addOption(new Option('--virtio <version>', 'VIRTIO 1.0, 1.1, 1.2 or 1.3 (default: 1.3)'))
     .option('--verify <mode>', 'full, sample or none (default: full up to 16 GiB, else sample)')

@@ -1,51 +1,82 @@
 import type { ChalkInstance } from 'chalk'
 import Table from 'cli-table3'
-import type { BenchReport, DiskReport, DiskTiming } from '../bench/report.ts'
+import type { BenchReport, DiskReport, DiskTiming, PriceReport } from '../bench/report.ts'
 import { SECTOR_BYTES } from '../protocol/virtio/blk.ts'
+import { deviceLines } from './device-text.ts'
 import { bytesText, groupedText, rateText } from './quantity.ts'
 
 /** More follow from the first ones; the JSON has sixteen of each disk. */
 const PROBLEMS_SHOWN = 4
+const LABEL = 11
 
 /** A report for people. */
 export function reportText(report: BenchReport, again: string, colours: ChalkInstance): string {
-  const parts = report.disks.map((disk, index) => diskText(disk, report.timing.disks[index], report, colours))
+  const parts = [guestText(report, colours)]
+  for (const [index, disk] of report.disks.entries()) {
+    parts.push(diskText(disk, report.timing.disks[index], colours))
+  }
   parts.push(violationsText(report, colours))
   if (report.problems.length > 0 || report.unclaimedAccesses > 0) parts.push(problemsText(report, colours))
   parts.push(verdictText(report, again, colours))
   return parts.join('\n')
 }
 
-function diskText(
-  disk: DiskReport,
-  timing: DiskTiming | undefined,
-  report: BenchReport,
-  colours: ChalkInstance,
-): string {
-  const bytes = disk.sectors * SECTOR_BYTES
-  const rows: (readonly [string, string])[] = [
-    ['capacity', `${bytesText(bytes)}, ${groupedText(disk.sectors)} sectors`],
-    ['sha256', disk.sha256 ?? colours.yellow(withoutDigest(disk))],
-    ['requests', requestsText(disk)],
-    ['doorbells', groupedText(disk.doorbells)],
-    [
-      'interrupts',
-      `${groupedText(disk.interrupts)}, with ${groupedText(disk.interruptStatus)} status accesses`,
-    ],
-    ['compared', comparedText(disk)],
-  ]
+function guestText({ guest, virtio, devices }: BenchReport, colours: ChalkInstance): string {
+  const facts = `processor ${guest.profile}, ${bytesText(guest.memoryBytes)}, virtio-blk ${virtio}`
+  const lines = [`${colours.bold(`Windows ${guest.windows}`)}  ${colours.dim(facts)}`]
+  for (const device of devices) lines.push(...deviceLines(device, 1, false, colours))
+  return `${lines.join('\n')}\n`
+}
+
+function diskText(disk: DiskReport, timing: DiskTiming | undefined, colours: ChalkInstance): string {
+  const heading = [colours.bold(disk.name), colours.cyan(disk.spec), colours.dim(disk.path ?? 'no drive')]
+  const row = (name: string, value: string) => `  ${colours.dim(name.padEnd(LABEL))} ${value}`
+  const lines = [heading.join('  '), row('capacity', capacityText(disk))]
   if (disk.paddedBytes > 0) {
-    const padding = `the image ends ${disk.paddedBytes} bytes short of a block; the driver reads zeroes there`
-    rows.splice(1, 0, ['', colours.yellow(padding)])
+    const padding = `the image ends ${disk.paddedBytes} bytes short of a block; the guest reads zeroes there`
+    lines.push(row('', colours.yellow(padding)))
   }
-  if (timing !== undefined) {
-    const read = rateText(timing.readMegabytesPerSecond, 'MB/s')
-    rows.push(['speed', `${read} whole disk, ${rateText(timing.iops, 'IOPS')} workload, comparison included`])
+  for (const [index, line] of partitionLines(disk, colours).entries()) {
+    lines.push(row(index === 0 ? 'partitions' : '', line))
   }
-  const heading = `${colours.bold(disk.name)}  ${colours.cyan(disk.spec)}  ${colours.dim(`virtio-blk ${report.virtio}`)}`
-  return [heading, ...rows.map(([name, value]) => `  ${colours.dim(name.padEnd(11))} ${value}`), ''].join(
-    '\n',
+  lines.push(row('sha256', disk.sha256 ?? colours.yellow(withoutDigest(disk))))
+  lines.push(row('compared', comparedText(disk)))
+  lines.push(row('requests', listText(Object.entries(disk.requests))))
+  lines.push(row('exits', listText(disk.exits.map(({ name, count }) => [name, count]))))
+  lines.push(row('', priceText(disk.price)))
+  lines.push(row('interrupts', interruptsText(disk)))
+  lines.push(row('copied', `${bytesText(disk.bytesCopied)} of payload, by our own code`))
+  if (timing !== undefined) lines.push(row('speed', speedText(timing)))
+  return `${lines.join('\n')}\n`
+}
+
+function capacityText({ sectors, blockBytes, serial }: DiskReport): string {
+  const blocks = blockBytes === SECTOR_BYTES ? '' : `, blocks of ${groupedText(blockBytes)} bytes`
+  const named = serial === '' ? '' : `, serial ${serial}`
+  return `${bytesText(sectors * SECTOR_BYTES)}, ${groupedText(sectors)} sectors${blocks}${named}`
+}
+
+function partitionLines(
+  { partitionStyle, diskId, partitions }: DiskReport,
+  colours: ChalkInstance,
+): string[] {
+  if (partitionStyle === 'none') return ['none']
+  const head = `${partitionStyle.toUpperCase()} ${diskId ?? ''}${partitions.length === 0 ? ', empty' : ''}`
+  const rows = partitions.map(({ number, start, sectors, lengthBytes, type, typeName, name, active }) => {
+    const quoted = name === '' ? '' : `  ${JSON.stringify(name)}`
+    const kind = `${typeName ?? type}${active ? ', active' : ''}${quoted}`
+    return [`${number}`, groupedText(start), groupedText(sectors), bytesText(lengthBytes), kind]
+  })
+  const columns = ['', 'start', 'sectors', 'length', 'type']
+  const widths = columns.map((title, at) =>
+    Math.max(title.length, ...rows.map((row) => (row[at] ?? '').length)),
   )
+  const line = (cells: readonly string[]) =>
+    cells
+      .map((cell, at) => (at === cells.length - 1 ? cell : cell.padStart(widths[at] ?? 0)))
+      .join('  ')
+      .trimEnd()
+  return rows.length === 0 ? [head] : [head, colours.dim(line(columns)), ...rows.map(line)]
 }
 
 function withoutDigest(disk: DiskReport): string {
@@ -55,16 +86,37 @@ function withoutDigest(disk: DiskReport): string {
   return `none: only ${bytesText(disk.readBytes)} could be read`
 }
 
-function requestsText(disk: DiskReport): string {
-  const requests = Object.entries(disk.requests)
-  return requests.length === 0
-    ? 'none'
-    : requests.map(([type, count]) => `${type} ${groupedText(count)}`).join(', ')
+function listText(counts: readonly (readonly [string, number])[]): string {
+  if (counts.length === 0) return 'none'
+  return counts.map(([name, count]) => `${name} ${groupedText(count)}`).join(', ')
 }
 
 function comparedText({ readBytes, workload }: DiskReport): string {
   const random = `${bytesText(workload.comparedBytes)} in ${groupedText(workload.requests)} random requests`
   return `${bytesText(readBytes)} with the backend, ${random} with the model`
+}
+
+/** What a request costs in exits, as a sum. */
+function priceText({ total, doorbell, interruptStatus, endOfInterrupt, halt, other }: PriceReport): string {
+  const parts = [
+    [doorbell, 'doorbell'],
+    [interruptStatus, 'interrupt status'],
+    [endOfInterrupt, 'EOI'],
+    [halt, 'HLT'],
+    [other, 'other'],
+  ] as const
+  const sum = parts.map(([count, name]) => `${count.toFixed(2)} ${name}`).join(' + ')
+  return `${total.toFixed(2)} a request = ${sum}`
+}
+
+function interruptsText({ interrupts, injections, deliveries }: DiskReport): string {
+  const all = `${groupedText(injections)} injected, ${groupedText(deliveries)} delivered without an exit`
+  return `${groupedText(interrupts)} of this disk; of every source ${all}`
+}
+
+function speedText(timing: DiskTiming): string {
+  const read = rateText(timing.readMegabytesPerSecond, 'MB/s')
+  return `${read} whole disk, ${rateText(timing.iops, 'IOPS')} workload, comparison included`
 }
 
 function violationsText(report: BenchReport, colours: ChalkInstance): string {

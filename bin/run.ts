@@ -1,6 +1,12 @@
 import { randomInt } from 'node:crypto'
 import { createBench } from '../bench/bench.ts'
-import { BadDescription, type BenchDescription, type VerifyMode } from '../bench/description.ts'
+import {
+  BadDescription,
+  type BenchDescription,
+  type ProfileName,
+  type VerifyMode,
+  type WindowsName,
+} from '../bench/description.ts'
 import { fileIdentity, imageFileOf } from '../bench/image-file.ts'
 import type { BenchReport } from '../bench/report.ts'
 import { TraceLines } from '../bench/trace-lines.ts'
@@ -16,6 +22,8 @@ import { TraceFile } from './trace-file.ts'
 export interface RunArguments {
   readonly disk?: readonly string[]
   readonly seed?: string
+  readonly windows?: string
+  readonly profile?: string
   readonly virtio?: string
   readonly verify?: string
   readonly operations?: string
@@ -53,12 +61,11 @@ async function runBench(
   trace: TraceFile | null,
   progress: ProgressDisplay,
 ): Promise<BenchReport> {
-  const options = trace === null ? {} : { trace: new TraceLines(trace.write) }
+  const options = trace === null ? {} : { trace: new TraceLines(trace.write), opened: () => trace.open() }
   const bench = await createBench(description, options).catch((error: unknown) => {
     throw error instanceof BadDescription ? new BadInput(error.message) : error
   })
   try {
-    trace?.open()
     return await bench.run({ progress: progress.show })
   } finally {
     await bench.close()
@@ -74,6 +81,8 @@ function descriptionOf(given: RunArguments): BenchDescription & { readonly seed:
     disks: (given.disk ?? ['memory']).map((spec) => ({ spec, write })),
     ...operations,
     // What they may be is the description's to say.
+    ...(given.windows === undefined ? {} : { windows: given.windows as WindowsName }),
+    ...(given.profile === undefined ? {} : { profile: given.profile as ProfileName }),
     ...(given.virtio === undefined ? {} : { virtio: given.virtio as VirtioVersion }),
     ...(given.verify === undefined ? {} : { verify: given.verify as VerifyMode }),
   }
@@ -102,7 +111,7 @@ function checkTrace(path: string, description: BenchDescription): string {
 function commandOf(given: RunArguments, seed: number): string {
   const words = ['paravane', 'run']
   for (const spec of given.disk ?? []) words.push('--disk', spec)
-  for (const option of ['virtio', 'verify', 'operations'] as const) {
+  for (const option of ['windows', 'profile', 'virtio', 'verify', 'operations'] as const) {
     const value = given[option]
     if (value !== undefined) words.push(`--${option}`, value)
   }

@@ -61,6 +61,16 @@ export class User {
     return this.kernel.parts.space.allocateUser(lengthBytes, { offsetBytes })
   }
 
+  /** The same with MEM_LARGE_PAGES: memory that lies side by side, as far as there is such. */
+  allocateLarge(lengthBytes: number): number {
+    return this.kernel.parts.space.allocateUser(lengthBytes, { largePages: true })
+  }
+
+  /** A buffer's bytes without a copy: an application sees them as one, in RAM they are pieces. */
+  views(buffer: number, lengthBytes: number): readonly Uint8Array<ArrayBuffer>[] | null {
+    return this.kernel.parts.space.views(buffer, lengthBytes)
+  }
+
   free(buffer: number): void {
     this.kernel.parts.space.freeUser(buffer)
   }

@@ -1,11 +1,13 @@
 import type { VirtioVersion } from '../protocol/virtio/features.ts'
+import { Disk } from './class/disk/disk.ts'
 import { diskDriver } from './class/disk/disk-driver.ts'
 import type { Kernel } from './kernel/kernel.ts'
 import type { NtStatus } from './kernel/nt-status.ts'
 import { ACPI_ROOT, type AcpiNamespace, acpiDriver } from './kernel/pnp/acpi-bus.ts'
 import type { ServiceRegistry } from './kernel/pnp/service-registry.ts'
 import type { Waiting } from './kernel/thread.ts'
-import { storPortDriver } from './port/storport/storport-driver.ts'
+import type { Adapter } from './port/storport/adapter.ts'
+import { type AdapterAdded, storPortDriver } from './port/storport/storport-driver.ts'
 import { blkMiniport } from './virtio/blk-miniport.ts'
 
 /** What is installed: the drivers of this room, and which device gets which. */
@@ -13,11 +15,12 @@ export function installedDrivers(
   kernel: Kernel,
   namespace: AcpiNamespace,
   virtio: VirtioVersion,
+  adapterAdded?: AdapterAdded,
 ): ServiceRegistry {
   return {
     services: [
       { name: 'ACPI', entry: acpiDriver(kernel, namespace) },
-      { name: 'pvblk', entry: storPortDriver(kernel, blkMiniport(virtio)) },
+      { name: 'pvblk', entry: storPortDriver(kernel, blkMiniport(virtio), adapterAdded) },
       { name: 'disk', entry: diskDriver(kernel) },
     ],
     drivers: [
@@ -43,9 +46,20 @@ export function* bootWindows(
   kernel: Kernel,
   namespace: AcpiNamespace,
   virtio: VirtioVersion = '1.3',
+  adapterAdded?: AdapterAdded,
 ): Waiting<NtStatus> {
-  const registry = installedDrivers(kernel, namespace, virtio)
+  const registry = installedDrivers(kernel, namespace, virtio, adapterAdded)
   const status = yield* kernel.pnp.boot({ registry, rootDevices: [ACPI_ROOT] })
   yield* kernel.pnp.settle()
   return status
+}
+
+/** N of `\\.\PhysicalDriveN`, the disk that stands on an adapter's unit; null when none has started there. */
+export function driveNumber(kernel: Kernel, adapter: Adapter): number | null {
+  for (const { device } of adapter.units) {
+    if (device === null) continue
+    const { extension } = kernel.ioGetAttachedDevice(device)
+    if (extension instanceof Disk && extension.state === 'started') return extension.number
+  }
+  return null
 }

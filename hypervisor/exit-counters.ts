@@ -14,6 +14,8 @@ export class ExitCounters {
   deliveries: number
   /** Returns from HLT. */
   wakeups: number
+  /** Exits that end an interrupt, by whatever reason the processor's profile gives them. */
+  endOfInterrupts: number
 
   constructor() {
     this.byReason = new Float64Array(REASONS)
@@ -21,6 +23,7 @@ export class ExitCounters {
     this.injectionsAgain = 0
     this.deliveries = 0
     this.wakeups = 0
+    this.endOfInterrupts = 0
   }
 
   of(reason: number): number {
@@ -39,24 +42,27 @@ export class ExitCounters {
   }
 
   save(): Plain {
-    const { injections, injectionsAgain, deliveries, wakeups } = this
-    return { byReason: [...this.byReason], injections, injectionsAgain, deliveries, wakeups }
+    const { injections, injectionsAgain, deliveries, wakeups, endOfInterrupts } = this
+    const byReason = [...this.byReason]
+    return { byReason, injections, injectionsAgain, deliveries, wakeups, endOfInterrupts }
   }
 
   load(saved: Plain): string | null {
     if (typeof saved !== 'object' || saved === null) return 'counters are not an object'
     const fields = saved as Record<string, Plain | undefined>
-    const { byReason, injections, injectionsAgain, deliveries, wakeups } = fields
+    const { byReason, injections, injectionsAgain, deliveries, wakeups, endOfInterrupts } = fields
     if (!Array.isArray(byReason) || byReason.length !== REASONS || !byReason.every(isCount)) {
       return 'counters: exits are no counts by reason'
     }
     if (!isCount(injections) || !isCount(injectionsAgain)) return 'counters: injections are no counts'
     if (!isCount(deliveries) || !isCount(wakeups)) return 'counters: deliveries and wakeups are no counts'
+    if (!isCount(endOfInterrupts)) return 'counters: ends of interrupts are no count'
     this.byReason.set(byReason as number[])
     this.injections = injections
     this.injectionsAgain = injectionsAgain
     this.deliveries = deliveries
     this.wakeups = wakeups
+    this.endOfInterrupts = endOfInterrupts
     return null
   }
 }

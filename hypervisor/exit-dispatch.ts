@@ -1,6 +1,7 @@
 import { type Gpa, gpa } from '../protocol/memory.ts'
 import type { Random } from '../protocol/platform.ts'
 import type { Trace } from '../protocol/trace.ts'
+import { ApicRegister } from './apic-page.ts'
 import type { Bus } from './bus.ts'
 import type { CpuidTable } from './cpuid.ts'
 import type { EventInjection } from './event-injection.ts'
@@ -127,9 +128,10 @@ export class ExitDispatcher implements RootSoftware {
         this.#apicAccess(processor.vmread(Field.exitQualification))
         return
       case ExitReason.APIC_WRITE:
-        apic.written(processor.vmread(Field.exitQualification) & APIC_OFFSET)
+        this.#apicWritten(processor.vmread(Field.exitQualification) & APIC_OFFSET)
         return
       case ExitReason.VIRTUALIZED_EOI:
+        this.#parts.counters.endOfInterrupts++
         apic.ended(processor.vmread(Field.exitQualification) & 0xff)
         return
       default:
@@ -206,7 +208,15 @@ export class ExitDispatcher implements RootSoftware {
     const { apic } = this.#parts
     const whole = decoded.width === 4 && offset % 16 === 0
     if (decoded.kind === 'load') decoded.answer(whole ? apic.read(offset) : 0)
-    else if (whole) apic.write(offset, decoded.value)
+    else if (whole) {
+      if (offset === ApicRegister.EOI) this.#parts.counters.endOfInterrupts++
+      apic.write(offset, decoded.value)
+    }
+  }
+
+  #apicWritten(offset: number): void {
+    if (offset === ApicRegister.EOI) this.#parts.counters.endOfInterrupts++
+    this.#parts.apic.written(offset)
   }
 
   #preempt(random: Random, reason: number): void {

@@ -49,6 +49,15 @@ export type TraceEvent =
       readonly outcome: string
       readonly bytes: number
     }
+  /** A fault that a test asked for meets a request. */
+  | {
+      readonly name: 'fault'
+      readonly path: string
+      readonly id: number
+      readonly op: string
+      readonly offset: number
+      readonly effect: string
+    }
   | {
       readonly name: 'violation'
       readonly device: string

@@ -18,6 +18,8 @@ export interface UserBufferOptions {
   /** Bytes into its first page where the buffer begins. */
   readonly offsetBytes?: number
   readonly readOnly?: boolean
+  /** Pages side by side in RAM where there are so many, as large pages are; scattered ones else. */
+  readonly largePages?: boolean
 }
 
 /**
@@ -66,10 +68,11 @@ export class AddressSpace {
     const first = this.#nextUser
     // One page between buffers stays unmapped: running past an end is an access violation.
     this.#nextUser += count + 1
-    for (let page = first; page < first + count; page++) {
-      const frame = this.#frames.allocateScattered()
+    const run = options.largePages === true ? this.#frames.allocateRun(count) : -1
+    for (let index = 0; index < count; index++) {
+      const frame = run < 0 ? this.#frames.allocateScattered() : run + index
       this.memory.zero(frame * PAGE_BYTES, PAGE_BYTES)
-      this.#pages.set(page, { frame, writable: options.readOnly !== true })
+      this.#pages.set(first + index, { frame, writable: options.readOnly !== true })
     }
     this.#buffers.set(first, count)
     return first * PAGE_BYTES + offset
@@ -148,7 +151,12 @@ export class AddressSpace {
     return true
   }
 
-  /** A window over a range, in as many pieces as it has pages; null when a byte is not writable. */
+  /** The bytes of a range, in as many pieces as they lie in RAM; null when a byte is not writable. */
+  views(at: number, lengthBytes: number): readonly Uint8Array<ArrayBuffer>[] | null {
+    return this.#pieces(at, lengthBytes, true)
+  }
+
+  /** A window over a range, in as many pieces as it lies in RAM; null when a byte is not writable. */
   window(at: number, lengthBytes: number): Window | null {
     const pieces = this.#pieces(at, lengthBytes, true)
     if (pieces === null) return null
@@ -162,9 +170,15 @@ export class AddressSpace {
     if (at < this.memory.lengthBytes) return guest.lend(gpa(at), lengthBytes, pieces) ? pieces : null
     for (let done = 0; done < lengthBytes; ) {
       const from = at + done
-      const here = Math.min(lengthBytes - done, PAGE_BYTES - (from % PAGE_BYTES))
-      if (!guest.lend(gpa(this.frameOf(from, write) * PAGE_BYTES + (from % PAGE_BYTES)), here, pieces))
-        return null
+      const frame = this.frameOf(from, write)
+      let run = PAGE_BYTES - (from % PAGE_BYTES)
+      let next = frame + 1
+      while (run < lengthBytes - done && this.frameOf(from + run, write) === next) {
+        run += PAGE_BYTES
+        next++
+      }
+      const here = Math.min(lengthBytes - done, run)
+      if (!guest.lend(gpa(frame * PAGE_BYTES + (from % PAGE_BYTES)), here, pieces)) return null
       done += here
     }
     return pieces

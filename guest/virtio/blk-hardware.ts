@@ -13,7 +13,8 @@ import type { BlkCommand } from './blk-command.ts'
 import { readGeometry } from './blk-geometry.ts'
 import { MmioDriverTransport } from './mmio.ts'
 
-const QUEUE_SIZE = 256
+/** Largest queue the driver uses. */
+export const QUEUE_SIZE = 256
 const SLOT_BYTES = 32
 const PAGE = 4096
 /** Header and status byte. */

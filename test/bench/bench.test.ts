@@ -23,6 +23,10 @@ function image(content: Uint8Array, lengthBytes = content.length): string {
   return file
 }
 
+function fail(): never {
+  throw new Error('there is no report of a disk')
+}
+
 const fileSpec = (file: string, rest = '') => `file:${escapePath(file)}${rest}`
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 
@@ -93,7 +97,7 @@ describe('the digest', () => {
     const sampled = await reportOf({ disks: ['memory:size=2T'] })
     expect(sampled.verified).toBe(true)
     expect(sampled.disks[0]).toMatchObject({ verify: 'sample', sha256: null, sectors: 2 ** 32 })
-    expect(sampled.disks[0]?.readBytes).toBe(256 * 262_144)
+    expect(sampled.disks[0]?.readBytes).toBe(256 * 524_288)
     const none = await reportOf({ disks: ['memory:size=1M'], verify: 'none' })
     expect(none.disks[0]).toMatchObject({ verify: 'none', sha256: null, readBytes: 0 })
   })
@@ -201,16 +205,28 @@ describe('the counts', () => {
     expect(disk?.doorbells).toBe(count('doorbell'))
     expect(disk?.interrupts).toBeLessThanOrEqual(count('signal'))
     expect(requests).toBe(count('block'))
-    expect(requests).toBe((disk?.workload.requests ?? 0) + 2 * 4)
+    // What the application asked for, the read in pieces of 512 KiB, and what the guest asked on its own.
+    expect(requests).toBeGreaterThan((disk?.workload.requests ?? 0) + 4)
     expect(disk?.interruptStatus).toBe(2 * (disk?.interrupts ?? 0))
+    const exits = events.filter((event) => event.name === 'exit')
+    for (const { reason, count } of disk?.exits ?? []) {
+      // Those of the boot are in the trace, too.
+      expect(count).toBeLessThanOrEqual(exits.filter((exit) => exit.reason === reason).length)
+    }
+    const { total, requests: counted, ...price } = disk?.price ?? fail()
+    const sum = Object.values(price).reduce((all, one) => all + one, 0)
+    const all = disk?.exits.reduce((some, { count }) => some + count, 0) ?? Number.NaN
+    expect(total * counted).toBeCloseTo(all, 6)
+    expect(sum).toBeCloseTo(total, 9)
+    expect(price.doorbell * counted).toBeLessThanOrEqual(disk?.doorbells ?? 0)
+    for (const part of Object.values(price)) expect(part).toBeGreaterThanOrEqual(0)
   })
 
   test.each(VIRTIO_VERSIONS)('hold no request that VIRTIO %s does not have', async (virtio) => {
     const report = await reportOf({ virtio, disks: ['memory:size=1M'] })
     expect(report.verified).toBe(true)
     const kinds = ['IN', 'OUT', 'FLUSH', 'GET_ID']
-    if (virtio !== '1.0') kinds.push('DISCARD', 'WRITE_ZEROES')
-    if (virtio >= '1.2') kinds.push('SECURE_ERASE')
+    if (virtio !== '1.0') kinds.push('DISCARD')
     expect(Object.keys(report.disks[0]?.requests ?? {})).toEqual(kinds)
   })
 })
@@ -259,19 +275,19 @@ describe('a disk of a bench', () => {
   test('says how a request failed, and goes on', async () => {
     await using({ disks: ['memory:size=1M'] }, async (bench) => {
       const [disk] = bench.disks
-      await expect(disk?.write(2 ** 20 - 512, new Uint8Array(1024))).rejects.toThrow('OUT at sector 2047')
+      await expect(disk?.write(2 ** 20 - 512, new Uint8Array(1024))).rejects.toThrow(
+        'a write of 1024 bytes at 1048064',
+      )
       const past = disk?.read(2 ** 20, 512)
-      await expect(past).rejects.toThrow('IN at sector 2048 of disk0 ended in status 1')
+      const why = 'a read of 512 bytes at 1048576 of disk0 ended in INVALID_PARAMETER'
+      await expect(past).rejects.toThrow(why)
       await expect(past).rejects.toBeInstanceOf(DiskRequestFailed)
-      expect(disk?.violations).toMatchObject(Array(2).fill({ rule: 'block.range', side: 'driver' }))
+      await expect(past).rejects.toMatchObject({ statusName: 'INVALID_PARAMETER' })
+      // The class driver refuses them: nothing of it reaches the device.
+      expect(disk?.violations).toEqual([])
       await expect(disk?.read(1, 512)).rejects.toThrow(/not whole sectors/)
       expect(await disk?.read(0, 512)).toHaveLength(512)
-      const report = await bench.run()
-      expect(report.verified).toBe(false)
-      expect(report.violations).toMatchObject([
-        { disk: 'disk0', side: 'driver', rule: 'block.range', count: 2 },
-      ])
-      expect(report.problems).toEqual([])
+      expect(await bench.run()).toMatchObject({ verified: true, violations: [], problems: [] })
     })
   })
 

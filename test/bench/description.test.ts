@@ -1,6 +1,12 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { BadDescription, type BenchDescription, checkDescription } from '../../bench/description.ts'
+import {
+  BadDescription,
+  type BenchDescription,
+  checkDescription,
+  PROFILE_NAMES,
+  WINDOWS_NAMES,
+} from '../../bench/description.ts'
 import { VIRTIO_VERSIONS } from '../../protocol/virtio/features.ts'
 
 const disk = fc.constantFrom(
@@ -14,9 +20,12 @@ const disk = fc.constantFrom(
 const description = fc.record(
   {
     seed: fc.maxSafeNat(),
-    disks: fc.array(disk, { maxLength: 32 }),
+    disks: fc.array(disk, { maxLength: 16 }),
+    windows: fc.constantFrom(...WINDOWS_NAMES),
+    profile: fc.constantFrom(...PROFILE_NAMES),
+    preemption: fc.boolean(),
     virtio: fc.constantFrom(...VIRTIO_VERSIONS),
-    memoryBytes: fc.integer({ min: 1024, max: 524_288 }).map((pages) => pages * 4096),
+    memoryBytes: fc.integer({ min: 6144, max: 524_288 }).map((pages) => pages * 4096),
     queueSize: fc.integer({ min: 2, max: 10 }).map((power) => 2 ** power),
     verify: fc.constantFrom('auto', 'full', 'sample', 'none'),
     operations: fc.nat(),
@@ -69,14 +78,21 @@ describe('a bench description', () => {
     [{ seed: 2 ** 53 }, /^seed is/],
     [{ seed: '7' }, /^seed is "7"/],
     [{ disks: 'memory' }, /^disks is "memory"; it takes a list/],
-    [{ disks: Array(33).fill('memory') }, /33 disks; a bench has at most 32/],
+    [{ disks: Array(17).fill('memory') }, /17 disks; a bench has at most 16/],
     [{ disks: ['memory', 'memory:nope=1'] }, /^disk1: memory: no option "nope"/],
     [{ disks: [{ spec: 'memory', writes: true }] }, /^disk0: no part "writes"/],
     [{ disks: [{ spec: 'memory', write: 'yes' }] }, /^disk0: write is "yes"/],
     [{ disks: [7] }, /^disk0 is 7; it takes an object/],
+    [{ windows: '95' }, /^windows is "95"; it takes one of xp, vista, 7/],
+    [{ profile: '2011' }, /^profile is "2011"; it takes one of 2006, 2010, apicv/],
+    [{ preemption: 1 }, /^preemption is 1; it takes true or false/],
     [{ virtio: '0.9' }, /^virtio is "0.9"; it takes one of 1.0, 1.1/],
     [{ memoryBytes: 4 * 1024 * 1024 + 1 }, /not whole pages/],
     [{ memoryBytes: 4096 }, /^memoryBytes is 4096; it takes/],
+    [
+      { memoryBytes: 2 ** 22, disks: ['memory', 'memory'] },
+      /^memoryBytes is 4194304, too little for these disks/,
+    ],
     [{ queueSize: 48 }, /power of two/],
     [{ queueSize: Number.NaN }, /^queueSize is NaN/],
     [{ depth: 0 }, /^depth is 0/],

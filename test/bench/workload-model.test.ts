@@ -3,9 +3,6 @@ import { describe, expect, test } from 'vitest'
 import { ContentModel } from '../../bench/content-model.ts'
 import { OperationSource } from '../../bench/operation.ts'
 import { seededRandom } from '../../bench/random.ts'
-import type { BlkGeometry } from '../../guest/virtio/blk-geometry.ts'
-import { featureSet } from '../../protocol/version.ts'
-import { BlkFeature, BlkType } from '../../protocol/virtio/blk.ts'
 
 const BLOCK = 4
 const BLOCKS = 16
@@ -50,66 +47,37 @@ describe('the content model', () => {
   })
 })
 
-const geometry = fc
-  .record({
-    blocks: fc.oneof(fc.integer({ min: 1, max: 70 }), fc.integer({ min: 1, max: 2 ** 35 })),
-    blockBytes: fc.constantFrom(512, 4096, 65_536),
-    rangeSectors: fc.constantFrom(0, 8, 0x40_0000),
-  })
-  .map(({ blocks, blockBytes, rangeSectors }): BlkGeometry => {
-    const own = rangeSectors === 0 ? 0 : Math.max(rangeSectors, blockBytes / 512)
-    return {
-      capacitySectors: blocks * (blockBytes / 512),
-      blockBytes,
-      segmentsMax: 254,
-      physicalExponent: 0,
-      discardSectorsMax: own,
-      discardSegmentsMax: 1,
-      zeroSectorsMax: 0,
-      zeroSegmentsMax: 0,
-      eraseSectorsMax: own,
-      eraseSegmentsMax: 1,
-    }
-  })
+const limits = fc.record({
+  blocks: fc.oneof(fc.integer({ min: 1, max: 70 }), fc.integer({ min: 1, max: 2 ** 35 })),
+  readOnly: fc.boolean(),
+  trims: fc.boolean(),
+  transferBlocksMax: fc.integer({ min: 1, max: 256 }),
+})
 
 describe('the source of operations', () => {
   test('asks for nothing past the end, over a limit, or not offered', () => {
     fc.assert(
-      fc.property(geometry, fc.nat(), fc.boolean(), fc.boolean(), (disk, seed, readOnly, flush) => {
-        const bits = [readOnly ? [BlkFeature.RO.bit] : [], flush ? [BlkFeature.FLUSH.bit] : []].flat()
-        const source = new OperationSource(seededRandom(seed), featureSet(bits), disk, 65_536)
-        const blockSectors = disk.blockBytes / 512
+      fc.property(limits, fc.nat(), (drive, seed) => {
+        const source = new OperationSource(seededRandom(seed), drive)
         for (let i = 0; i < 200; i++) {
-          const { type, block, count } = source.next()
-          const sectors = count * blockSectors
-          expect(block * blockSectors + sectors).toBeLessThanOrEqual(disk.capacitySectors)
-          if (type === BlkType.FLUSH) expect([flush, count]).toEqual([true, 0])
-          else expect(count).toBeGreaterThan(0)
-          if (type === BlkType.IN || type === BlkType.OUT) expect(sectors * 512).toBeLessThanOrEqual(65_536)
-          if (readOnly) expect([BlkType.IN, BlkType.FLUSH]).toContain(type)
-          if (type === BlkType.DISCARD) expect(sectors).toBeLessThanOrEqual(disk.discardSectorsMax)
-          if (type === BlkType.SECURE_ERASE) expect(sectors).toBeLessThanOrEqual(disk.eraseSectorsMax)
-          expect(type).not.toBe(BlkType.WRITE_ZEROES)
+          const { kind, block, count } = source.next()
+          expect(block >= 0 && block + count <= drive.blocks).toBe(true)
+          expect(count > 0).toBe(kind !== 'flush')
+          if (kind !== 'trim') expect(count).toBeLessThanOrEqual(drive.transferBlocksMax)
+          if (kind === 'trim') expect(drive.trims).toBe(true)
+          if (drive.readOnly) expect(['read', 'flush']).toContain(kind)
         }
       }),
     )
   })
 
   test('reaches every kind that is offered, the first block and the last', () => {
-    const disk = {
-      capacitySectors: 40,
-      blockBytes: 512,
-      physicalExponent: 0,
-      segmentsMax: 1,
-      discardSectorsMax: 40,
-    }
-    const rest = { discardSegmentsMax: 1, zeroSectorsMax: 40, zeroSegmentsMax: 1, eraseSectorsMax: 40 }
-    const whole = { ...disk, ...rest, eraseSegmentsMax: 1 }
-    const source = new OperationSource(seededRandom(1), featureSet([BlkFeature.FLUSH.bit]), whole, 65_536)
+    const drive = { blocks: 40, readOnly: false, trims: true, transferBlocksMax: 64 }
+    const source = new OperationSource(seededRandom(1), drive)
     const drawn = Array.from({ length: 2000 }, () => source.next())
-    const types = [...new Set(drawn.map(({ type }) => type))].sort((a, b) => a - b)
-    expect(types).toEqual([0, 1, 4, 11, 13, 14])
-    expect(drawn.some(({ type, block }) => type === BlkType.OUT && block === 0)).toBe(true)
-    expect(drawn.some(({ type, block, count }) => type === BlkType.OUT && block + count === 40)).toBe(true)
+    const kinds = [...new Set(drawn.map(({ kind }) => kind))].sort()
+    expect(kinds).toEqual(['flush', 'read', 'trim', 'write', 'write-through'])
+    expect(drawn.some(({ kind, block }) => kind === 'write' && block === 0)).toBe(true)
+    expect(drawn.some(({ kind, block, count }) => kind === 'write' && block + count === 40)).toBe(true)
   })
 })

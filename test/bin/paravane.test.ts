@@ -38,12 +38,17 @@ describe('paravane run', () => {
     const { code, stdout, stderr } = await paravane(['run', '--seed', '4'])
     expect([code, said(stderr)]).toEqual([0, ''])
     for (const what of [
-      /^disk0 {2}memory/,
+      /^Windows 7 {2}processor apicv, 64\.00 MiB, virtio-blk 1\.3\n {2}Microsoft ACPI/,
+      /\n {6}Paravane VirtIO Disk SCSI Disk Device {2}disk\n/,
+      /\ndisk0 {2}memory {2}\\\\\.\\PhysicalDrive0\n/,
       /capacity {4}64\.00 MiB, 131,072 sectors/,
       /sha256 {6}3b6a07d0d404fab4e23b6d34bc6696a6a312dd92821332385e5af7c01c421351/,
       /requests {4}IN [\d,]+, OUT \d+, FLUSH \d+/,
-      /doorbells {3}[1-9]\d*\n/,
-      /interrupts {2}[1-9]\d*,/,
+      /partitions {2}none\n/,
+      /exits {7}HLT [\d,]+, /,
+      / {14}\d\.\d\d a request = \d\.\d\d doorbell \+ \d\.\d\d interrupt status \+ \d\.\d\d EOI \+ \d\.\d\d HLT/,
+      /interrupts {2}[1-9]\d* of this disk; /,
+      /copied {6}0 bytes/,
       /violations {3}none/,
       /speed {7}[\d,]+ MB\/s whole disk, [\d,]+ IOPS/,
       /verified {2}seed 4,/,
@@ -74,14 +79,29 @@ describe('paravane run', () => {
       schema: 1,
       verified: true,
       seed: 7,
+      guest: { windows: '7', profile: 'apicv', memoryBytes: 64 * 2 ** 20, preemption: false },
       virtio: '1.3',
+      devices: [
+        expect.objectContaining({
+          name: 'Microsoft ACPI-Compliant System',
+          hardwareIds: expect.any(Array),
+          driver: 'ACPI',
+          status: 'working',
+          children: Array(2).fill(expect.objectContaining({ driver: 'pvblk', status: 'working' })),
+        }),
+      ],
       disks: [
         {
           name: 'disk0',
           spec: `file:${IMAGE}`,
+          path: '\\\\.\\PhysicalDrive0',
+          serial: expect.any(String),
           sectors: 3907,
           blockBytes: 512,
           paddedBytes: 0,
+          partitionStyle: 'none',
+          diskId: null,
+          partitions: [],
           verify: 'full',
           sha256: sha256(IMAGE),
           readBytes: 2_000_384,
@@ -91,12 +111,23 @@ describe('paravane run', () => {
             FLUSH: number,
             GET_ID: 1,
             DISCARD: number,
-            WRITE_ZEROES: number,
-            SECURE_ERASE: number,
           },
           doorbells: number,
           interrupts: number,
           interruptStatus: number,
+          exits: expect.arrayContaining([{ reason: 12, name: 'HLT', count: number }]),
+          price: {
+            requests: number,
+            doorbell: number,
+            interruptStatus: number,
+            endOfInterrupt: number,
+            halt: number,
+            other: number,
+            total: number,
+          },
+          injections: number,
+          deliveries: number,
+          bytesCopied: 0,
           workload: { requests: number, comparedBytes: number },
           problems: 0,
         },
@@ -105,11 +136,13 @@ describe('paravane run', () => {
       violations: [],
       problems: [],
       unclaimedAccesses: 0,
-      virtualUs: 0,
+      virtualUs: number,
       timing: {
         seconds: number,
+        bootSeconds: number,
         disks: Array(2).fill({
           readSeconds: number,
+          verifySeconds: number,
           readMegabytesPerSecond: number,
           workloadSeconds: number,
           iops: number,
@@ -128,7 +161,7 @@ describe('paravane run', () => {
 
   test('says that an image of odd size is read to the end of its last block', async () => {
     const { stdout } = await paravane(['run', '--disk', `file:${ODD}`])
-    expect(stdout).toContain('the image ends 24 bytes short of a block; the driver reads zeroes there')
+    expect(stdout).toContain('the image ends 24 bytes short of a block; the guest reads zeroes there')
     const padded = Buffer.concat([fs.readFileSync(path.join(directory, ODD)), Buffer.alloc(24)])
     expect(stdout).toContain(createHash('sha256').update(padded).digest('hex'))
   })
@@ -172,6 +205,9 @@ describe('bad input', () => {
     [['--seed', '9007199254740992'], /--seed is/],
     [['--operations', 'many'], /--operations is "many"/],
     [['--virtio', '0.9'], /virtio is "0.9"; it takes one of/],
+    [['--windows', '95'], /windows is "95"; it takes one of xp, vista, 7/],
+    [['--windows', ''], /windows is ""/],
+    [['--profile', 'z80'], /profile is "z80"; it takes one of 2006, 2010, apicv/],
     [['--verify', 'all'], /verify is "all"/],
     [['--sead', '1'], /unknown option '--sead'/],
     [['extra'], /too many arguments/],
@@ -240,7 +276,7 @@ describe('how it ends', () => {
     const { code, stdout, stderr } = await paravane(disk)
     expect([code, said(stderr)]).toEqual([1, ''])
     expect(stdout).toMatch(/sha256 {6}none: only 512\.00 KiB could be read/)
-    expect(stdout).toMatch(/\ndisk0: IN at sector 1024 ended in IOERR\n/)
+    expect(stdout).toMatch(/\ndisk0: a read at sector 1024 ended in DEVICE_DATA_ERROR\n/)
     expect(stdout).toMatch(/\nand [\d,]+ more\n/)
     expect(stdout).toMatch(/\nNOT VERIFIED {2}seed 1/)
     const json = await paravane([...disk, '--json'])
@@ -297,7 +333,17 @@ describe('help', () => {
       expect(stdout.split('\n').length).toBeLessThan(40)
       expect(stdout.split('\n').every((line) => line.length <= 100)).toBe(true)
     }
-    for (const option of ['--disk', '--seed', '--json', '--trace', '--verify', '--write', '--virtio']) {
+    for (const option of [
+      '--disk',
+      '--seed',
+      '--json',
+      '--trace',
+      '--verify',
+      '--write',
+      '--virtio',
+      '--windows',
+      '--profile',
+    ]) {
       expect(run.stdout).toContain(option)
     }
   })

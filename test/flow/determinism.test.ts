@@ -49,7 +49,7 @@ async function traced(seed: number, spec: string): Promise<{ lines: string[]; wr
     }
   })
   lines.push(`end at ${stack.machine.clock.now()}`)
-  expect(stack.disk.violations).toEqual([])
+  expect(stack.disk.violations.entries()).toEqual([])
   return { lines, wrong }
 }
 

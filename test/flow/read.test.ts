@@ -83,7 +83,7 @@ describe('one read of 4 KiB', () => {
         )
         expect(read().information).toBe(BYTES)
         expect(user.get(buffer, BYTES)?.every((byte) => byte === 7)).toBe(true)
-        expect(stack.disk.violations).toEqual([])
+        expect(stack.disk.violations.entries()).toEqual([])
         expect(stack.machine.bus.unclaimed).toBe(0)
       }
     },

@@ -213,7 +213,7 @@ describe('an application over a hostile device', () => {
       const stack = new Stack(6)
       stack.start()
       stack.play(acts, 4)
-      return [stack.ends, stack.seconds, stack.rig.adapter.log, stack.rig.adapter.violations]
+      return [stack.ends, stack.seconds, stack.rig.adapter.log, stack.rig.adapter.violations.entries()]
     })
     expect(second).toEqual(first)
   })

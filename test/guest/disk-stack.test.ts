@@ -91,7 +91,7 @@ describe('an application’s disk', () => {
             })
             expect(wrong).toEqual([])
             expect(violations).toEqual([])
-            expect(rig.adapter.violations).toEqual([])
+            expect(rig.adapter.violations.entries()).toEqual([])
             expect(stack.finish()).toEqual(CLEAN)
           },
         ),

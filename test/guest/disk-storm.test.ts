@@ -105,7 +105,7 @@ describe.each(BACKENDS)('applications over %s', (_name, spec) => {
         )
         expect(rig.sent.map(({ ends, status }) => [ends, status])).toEqual(moments.map(() => [1, 'SUCCESS']))
         expect(rig.adapter.counts).toMatchObject({ strayCompletions: 0, orphans: 0, timeouts: 0 })
-        expect([violations, rig.adapter.violations]).toEqual([[], []])
+        expect([violations, rig.adapter.violations.entries()]).toEqual([[], []])
         expect(stack.finish()).toEqual(CLEAN)
       }),
       { numRuns: 10 },

@@ -124,7 +124,7 @@ function text(bytes: Uint8Array, at: number, length: number): string {
 }
 
 /** The first three groups of a GUID are little-endian, the last two are bytes in order. */
-function guid(bytes: Uint8Array, at: number): string {
+export function guid(bytes: Uint8Array, at: number): string {
   const order = [3, 2, 1, 0, -1, 5, 4, -1, 7, 6, -1, 8, 9, -1, 10, 11, 12, 13, 14, 15]
   return order
     .map((index) => (index < 0 ? '-' : (bytes[at + index] ?? 0).toString(16).padStart(2, '0')))

@@ -257,6 +257,11 @@ export class PnpManager {
     return null
   }
 
+  /** Device ID and instance of a PDO that was found: `ACPI\LNRO0005\00`. */
+  pathOf(pdo: DeviceObject): string {
+    return this.#nodes.nodeOfPdo(pdo).instancePath
+  }
+
   /** The tree as Device Manager shows it; null before `boot`. */
   tree(): DeviceView | null {
     return this.#root === null ? null : viewOf(this.#root)

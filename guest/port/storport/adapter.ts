@@ -1,6 +1,6 @@
 import { gpa } from '../../../protocol/memory.ts'
 import { ScsiStatus } from '../../../protocol/scsi.ts'
-import type { Violation } from '../../../protocol/violation.ts'
+import { ViolationLog } from '../../../protocol/violation.ts'
 import type { KTimer } from '../../kernel/dispatcher-object.ts'
 import type { KDpc } from '../../kernel/dpc.ts'
 import type { Irp } from '../../kernel/irp.ts'
@@ -39,7 +39,8 @@ export class Adapter {
   readonly kernel: Kernel
   readonly units: LogicalUnit[]
   readonly counts: PortCounts
-  readonly violations: Violation[]
+  /** Rules that the device broke. */
+  readonly violations: ViolationLog
   readonly log: string[]
   readonly buffers: RequestBuffer
   readonly requests: RequestPool
@@ -71,9 +72,9 @@ export class Adapter {
     this.kernel = kernel
     this.units = []
     this.counts = freshCounts()
-    this.violations = []
+    this.violations = new ViolationLog()
     this.log = []
-    this.buffers = new RequestBuffer(kernel)
+    this.buffers = new RequestBuffer(kernel, this.counts)
     this.requests = new RequestPool(kernel)
     this.#completed = []
     this.#shortSrb = new Srb()

@@ -11,6 +11,8 @@ export interface PortCounts {
   /** Pages left to a device that did not let go of them. */
   pagesOnLoan: number
   interrupts: number
+  /** Bytes moved between a request's pages and a buffer in a row, for miniports that need one. */
+  bytesCopied: number
 }
 
 export function freshCounts(): PortCounts {
@@ -23,5 +25,6 @@ export function freshCounts(): PortCounts {
     orphans: 0,
     pagesOnLoan: 0,
     interrupts: 0,
+    bytesCopied: 0,
   }
 }

@@ -4,6 +4,7 @@ import type { Kernel } from '../../kernel/kernel.ts'
 import type { Mdl } from '../../kernel/mdl.ts'
 import { PoolType, poolTag } from '../../kernel/pool.ts'
 import { SrbFlag } from '../srb.ts'
+import type { PortCounts } from './port-counts.ts'
 import type { PortRequest } from './port-request.ts'
 
 const TAG = poolTag('StPb')
@@ -12,9 +13,11 @@ const PAGE_BYTES = 4096
 /** A request's data as a miniport needs it: physical pieces, or bytes in a row. */
 export class RequestBuffer {
   readonly #kernel: Kernel
+  readonly #counts: PortCounts
 
-  constructor(kernel: Kernel) {
+  constructor(kernel: Kernel, counts: PortCounts) {
     this.#kernel = kernel
+    this.#counts = counts
   }
 
   /** Physical pieces of the buffer, in the request's own list. False: part of it is not there. */
@@ -92,6 +95,7 @@ export class RequestBuffer {
       else bytes.copyWithin(at, request.bounce + done, request.bounce + done + here)
       done += here
     }
+    this.#counts.bytesCopied += done
   }
 
   /** Keeps the pages for ever: the device may still write them. How many there are. */

@@ -174,7 +174,7 @@ export class StorPortServices implements PortServices {
   }
 
   violated(violation: Violation): void {
-    this.#adapter.violations.push(violation)
+    this.#adapter.violations.record(violation)
   }
 
   /** Windows stops a miniport that asks elsewhere (0xF1, parameter 0x2002). */

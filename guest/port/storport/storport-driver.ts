@@ -11,22 +11,31 @@ import { AdapterDevice } from './adapter-device.ts'
 import { UnitDevice } from './unit-device.ts'
 import { controlUnit } from './unit-properties.ts'
 
+/** Hears of each adapter whose device got this driver, started or not. */
+export type AdapterAdded = (adapter: Adapter, pdo: DeviceObject) => void
+
 /**
  * DriverEntry of a miniport's driver: what StorPortInitialize makes of it. The port's routines stand in the
  * driver's dispatch table; the miniport is called by them alone.
  */
-export function storPortDriver(kernel: Kernel, make: MakeMiniport): DriverEntry {
-  const driver = new StorPortDriver(kernel, make)
+export function storPortDriver(
+  kernel: Kernel,
+  make: MakeMiniport,
+  added: AdapterAdded = () => {},
+): DriverEntry {
+  const driver = new StorPortDriver(kernel, make, added)
   return (object) => driver.entry(object)
 }
 
 class StorPortDriver {
   readonly #kernel: Kernel
   readonly #make: MakeMiniport
+  readonly #added: AdapterAdded
 
-  constructor(kernel: Kernel, make: MakeMiniport) {
+  constructor(kernel: Kernel, make: MakeMiniport, added: AdapterAdded) {
     this.#kernel = kernel
     this.#make = make
+    this.#added = added
   }
 
   entry(driver: DriverObject): NtStatus {
@@ -70,6 +79,7 @@ class StorPortDriver {
     device.extension = new AdapterDevice(adapter, this.#make, device, pdo, lower)
     device.flags |= lower.flags & DeviceFlag.POWER_PAGABLE
     device.flags &= ~DeviceFlag.DEVICE_INITIALIZING
+    this.#added(adapter, pdo)
     return NtStatus.SUCCESS
   }
 
