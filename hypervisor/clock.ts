@@ -15,6 +15,8 @@ export interface ClockOptions {
   readonly replay?: Replay | null
   /** Ties virtual to real time, for serving. */
   readonly pace?: Pace | null
+  /** Hears of each arrival, for a loop that is driven by turns instead of `run`. */
+  readonly woken?: (() => void) | null
 }
 
 /** Something outside; with `underWay`, only while that says so. */
@@ -38,6 +40,7 @@ export class VirtualClock implements Clock {
   readonly #turnsMax: number
   readonly #replay: Replay | null
   readonly #pace: Pace | null
+  readonly #woken: (() => void) | null
   /** Real time at virtual time 0; null until the first turn. */
   #originUs: number | null
   #nowUs: number
@@ -62,6 +65,7 @@ export class VirtualClock implements Clock {
     this.#turnsMax = options.turnsMax ?? Number.POSITIVE_INFINITY
     this.#replay = options.replay ?? null
     this.#pace = options.pace ?? null
+    this.#woken = options.woken ?? null
     this.#originUs = null
     this.#nowUs = 0
     this.#running = []
@@ -81,6 +85,8 @@ export class VirtualClock implements Clock {
   }
 
   now(): number {
+    // Between turns somebody from outside may ask, after a long sleep.
+    if (!this.#busy) this.#keepPace()
     return this.#nowUs
   }
 
@@ -110,6 +116,7 @@ export class VirtualClock implements Clock {
   arrive(source: ArrivalSource, value: Plain): void {
     this.#arrivals.push({ source, value })
     this.#wake?.()
+    this.#woken?.()
   }
 
   /** A turn that survives `save` and `load`: whoever owns it makes it anew, under the same name, before `load`. */
@@ -129,6 +136,14 @@ export class VirtualClock implements Clock {
   /** What is held outside, for a report on a run that does not end. */
   get held(): readonly string[] {
     return [...this.#held.values()].filter(holds).map(({ why }) => why)
+  }
+
+  /** Microseconds until the next deadline is due, for whoever sleeps in place of `run`; null without one. */
+  get untilDueUs(): number | null {
+    const first = this.#deadlines.first()
+    if (first === null) return null
+    this.#keepPace()
+    return Math.max(0, first.dueUs - this.#nowUs)
   }
 
   /** Runs everything that can run without the outside. */

@@ -16,13 +16,13 @@ export interface PageLog {
  * to write to registers, its own or another's.
  */
 export class DmaSpace {
-  readonly memory: GuestMemory
+  memory: GuestMemory
   /**
    * Addresses from `plainBase` to below `plainEnd` are reachable as they are: a shortcut for `reaches`, and
    * empty where an address has to be looked up.
    */
-  readonly plainBase: number
-  readonly plainEnd: number
+  plainBase: number
+  plainEnd: number
   /** Null costs one comparison per request. */
   log: PageLog | null
 
@@ -31,6 +31,16 @@ export class DmaSpace {
     this.plainBase = memory.mainBase
     this.plainEnd = memory.mainEnd
     this.log = log
+  }
+
+  /**
+   * Other memory from now on, for whoever changes a table. Windows that were made and views that were lent stay
+   * where they are: who takes memory away lets the device give it back first.
+   */
+  remap(memory: GuestMemory): void {
+    this.memory = memory
+    this.plainBase = memory.mainBase
+    this.plainEnd = memory.mainEnd
   }
 
   /** @see GuestMemory.backed */

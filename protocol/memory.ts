@@ -75,6 +75,9 @@ export function regionsInvalid(regions: readonly Region[]): string | null {
   return null
 }
 
+/** The one table without a region that is meant. */
+const NO_REGIONS: readonly Region[] = []
+
 /**
  * Guest memory: a table of regions. Hands out windows and lends payload views, piecewise over adjacent
  * regions. Nobody holds all of it.
@@ -92,10 +95,14 @@ export class GuestMemory {
 
   /** @throws when `regionsInvalid`. */
   constructor(regions: readonly Region[]) {
-    const invalid = regionsInvalid(regions)
+    const invalid = regions === NO_REGIONS ? null : regionsInvalid(regions)
     if (invalid !== null) throw new RangeError(`guest memory: ${invalid}`)
     this.#placed = regions.map((region) => new Placed(region)).sort((a, b) => a.base - b.base)
-    const main = this.#placed.reduce((most, one) => (one.bytes.length > most.bytes.length ? one : most))
+    const nowhere = new Placed({ base: gpa(0), bytes: new Uint8Array(0) })
+    const main = this.#placed.reduce(
+      (most, one) => (one.bytes.length > most.bytes.length ? one : most),
+      nowhere,
+    )
     this.#last = main
     this.mainBase = main.base
     this.mainEnd = main.end
@@ -104,6 +111,11 @@ export class GuestMemory {
   /** One region of zeroed memory from address 0 (or `base`). */
   static ofBytes(lengthBytes: number, base: Gpa = gpa(0)): GuestMemory {
     return new GuestMemory([{ base, bytes: new Uint8Array(lengthBytes) }])
+  }
+
+  /** No memory at all: a device whose peer has not shown any yet. */
+  static nothing(): GuestMemory {
+    return new GuestMemory(NO_REGIONS)
   }
 
   get regions(): readonly Region[] {

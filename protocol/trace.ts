@@ -64,6 +64,15 @@ export type TraceEvent =
       readonly rule: string
       readonly queue: number | null
     }
+  /** A vhost-user message, as it came. */
+  | {
+      readonly name: 'message'
+      readonly device: string
+      readonly code: number
+      readonly flags: number
+      readonly bytes: number
+      readonly descriptors: number
+    }
   | {
       readonly name: 'arrival'
       /** Counted from 0 over the whole run. */

@@ -22,6 +22,7 @@ import type { DeviceSignals, QueueState, VirtioDevice } from './device.ts'
 import { fillPayload } from './payload.ts'
 import type { ChainServer } from './queue.ts'
 import { DeviceQueue } from './queue.ts'
+import type { RingJournal } from './ring.ts'
 
 export interface BlkDeviceSetup {
   readonly platform: HostPlatform
@@ -128,11 +129,17 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     this.#config = this.#makeConfig()
   }
 
-  start(queue: number, place: QueuePlace, from: QueueState): Violation | null {
-    return this.#queue(queue).start(place, from, {
+  start(
+    queue: number,
+    place: QueuePlace,
+    from: QueueState,
+    journal: RingJournal | null = null,
+  ): Violation | null {
+    const features = {
       indirect: hasFeature(this.#rules.features, CommonFeature.INDIRECT_DESC.bit),
       eventIdx: hasFeature(this.#rules.features, CommonFeature.EVENT_IDX.bit),
-    })
+    }
+    return this.#queue(queue).start(place, from, features, journal)
   }
 
   kick(queue: number): void {
@@ -202,6 +209,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
   answered(io: BlkIo, status: number, writtenBytes: number): void {
     if (io.kept) this.#kept.delete(io)
     if (io.abandoned) return
+    if (this.#dma.log !== null && io.op === 'read') this.#logLent(io.chain)
     if (this.#resetDone !== null) {
       // The loan ended; the driver was told to expect no answer, and gets none.
       io.queue.abandon(io.chain)
@@ -280,6 +288,13 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     this.#kept.delete(io)
     io.queue.abandon(io.chain)
     io.cancel()
+  }
+
+  /** A read that fails may have written any part of what it was lent, whatever its used length says. */
+  #logLent(chain: Chain): void {
+    for (let i = chain.readableCount; i < chain.count; i++) {
+      this.#dma.wrote(gpa(chain.addresses[i] as number), chain.lengths[i] as number)
+    }
   }
 
   #settleReset(): void {

@@ -4,6 +4,7 @@ import type { Violation } from '../../protocol/violation.ts'
 import type { QueuePlace } from '../../protocol/virtio/ring.ts'
 import type { Chain } from './chain.ts'
 import type { DeviceSignals, QueueState } from './device.ts'
+import type { RingJournal } from './ring.ts'
 import { SplitRing } from './split-ring.ts'
 
 /** What a device model does with one checked chain: completes it now or later, exactly once. */
@@ -67,7 +68,12 @@ export class DeviceQueue {
     return this.#ring?.inFlight ?? 0
   }
 
-  start(place: QueuePlace, from: QueueState, features: QueueFeatures): Violation | null {
+  start(
+    place: QueuePlace,
+    from: QueueState,
+    features: QueueFeatures,
+    journal: RingJournal | null = null,
+  ): Violation | null {
     const ring = SplitRing.start({
       dma: this.#dma,
       queue: this.index,
@@ -78,6 +84,7 @@ export class DeviceQueue {
       position: from.position,
       retake: from.heads,
       listener: this.#signals ?? NOBODY,
+      journal,
     })
     if (!(ring instanceof SplitRing)) return ring
     this.#ring = ring

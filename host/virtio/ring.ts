@@ -30,6 +30,21 @@ export interface DeviceRing {
   readonly broken: boolean
 }
 
+/**
+ * Learns which chains are out, step by step, in memory that outlives this process: so that whoever comes next can
+ * take them again. The order of the calls is the order in which memory changes.
+ */
+export interface RingJournal {
+  /** The head was read and is out from now on. */
+  took(head: number): void
+  /** It stands in the used ring, where the driver does not see it yet. */
+  used(head: number): void
+  /** Everything used so far becomes visible next. */
+  publishing(): void
+  /** It is: the published index is `usedIndex`. */
+  published(usedIndex: number): void
+}
+
 /** Where a ring says what its peer did wrong. */
 export interface RingListener {
   violated(violation: Violation): void

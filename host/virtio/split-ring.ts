@@ -27,7 +27,7 @@ import type { Window } from '../../protocol/window.ts'
 import { Cursor } from '../../protocol/window.ts'
 import { Chain } from './chain.ts'
 import { placeInvalid } from './queue-place.ts'
-import type { DeviceRing, RingListener } from './ring.ts'
+import type { DeviceRing, RingJournal, RingListener } from './ring.ts'
 
 // Constants of this module are folded into optimized code; a property of an import is loaded every time.
 const DESC_BYTES = VirtqDesc.$size
@@ -68,6 +68,8 @@ export interface SplitRingSetup {
   /** Heads that were out when the ring was saved, oldest first: taken again before anything new. */
   readonly retake: readonly number[]
   readonly listener: RingListener
+  /** Null where nobody comes after us. */
+  readonly journal?: RingJournal | null
 }
 
 /**
@@ -84,6 +86,7 @@ export class SplitRing implements DeviceRing {
   readonly #indirect: boolean
   readonly #eventIdx: boolean
   readonly #listener: RingListener
+  readonly #journal: RingJournal | null
   readonly #descriptors: Window
   readonly #available: Window
   readonly #used: Window
@@ -117,6 +120,7 @@ export class SplitRing implements DeviceRing {
     this.#indirect = setup.indirect
     this.#eventIdx = setup.eventIdx
     this.#listener = setup.listener
+    this.#journal = setup.journal ?? null
     this.#descriptors = descriptors
     this.#available = available
     this.#used = used
@@ -188,6 +192,7 @@ export class SplitRing implements DeviceRing {
       const chain = this.#pool.pop() ?? new Chain()
       chain.head = head
       this.#out[head] = 1
+      if (this.#journal !== null) this.#journal.took(head)
       if (this.#walk(chain)) {
         const id = this.#taken + 1
         this.#taken = id
@@ -224,7 +229,9 @@ export class SplitRing implements DeviceRing {
     const now = this.#filled
     if (now === before) return false
     this.#published = now
+    if (this.#journal !== null) this.#journal.publishing()
     this.#used.storeIndex(USED_IDX, now)
+    if (this.#journal !== null) this.#journal.published(now)
     if (this.#dma.log !== null) this.#dma.wrote(gpa(this.#place.device), VirtqUsed.$size)
     if (!this.#eventIdx) return (this.#available.loadIndex(AVAIL_FLAGS) & NO_INTERRUPT) === 0
     return needEvent(this.#available.loadIndex(EVENT, this.#usedEvent), now, before)
@@ -378,6 +385,7 @@ export class SplitRing implements DeviceRing {
     if (this.#dma.log !== null) this.#dma.wrote(gpa(this.#place.device + base), ELEM_BYTES)
     this.#filled = (this.#filled + 1) & 0xffff
     this.#out[head] = 0
+    if (this.#journal !== null) this.#journal.used(head)
   }
 
   #spend(chain: Chain): void {
