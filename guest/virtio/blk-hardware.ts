@@ -37,6 +37,8 @@ export class BlkHardware {
   #memoryAt: number
   #memoryTop: number
   #restarts: number
+  /** Nobody wants it to run: a reset that is under way does not end in a start. */
+  #stopped: boolean
   /** What `find` learned; the configuration of the port was made from it. */
   segmentsMax: number
   discardRanges: number
@@ -52,6 +54,7 @@ export class BlkHardware {
     this.#memoryAt = 0
     this.#memoryTop = 0
     this.#restarts = RESTARTS
+    this.#stopped = true
     this.segmentsMax = 0
     this.discardRanges = 0
     this.writeCache = false
@@ -111,6 +114,7 @@ export class BlkHardware {
 
   start(): void {
     this.#restarts = RESTARTS
+    this.#stopped = false
     this.#start()
   }
 
@@ -138,12 +142,13 @@ export class BlkHardware {
     const { kind } = this.state
     if (kind !== 'ready') return
     this.#driver?.stop((clean) => {
-      if (clean) this.#start()
+      if (clean && !this.#stopped) this.#start()
     })
   }
 
   stop(): void {
     this.#restarts = 0
+    this.#stopped = true
     if (this.state.kind !== 'failed') this.#driver?.stop(() => {})
   }
 

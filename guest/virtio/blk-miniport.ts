@@ -71,6 +71,8 @@ export class BlkMiniport implements Miniport, CommandOwner {
   #identified: boolean
   /** SRBs that asked for the reset that is under way. */
   #resetters: Srb[]
+  /** Told to stop: no start follows a reset, and nobody waits for one. */
+  #halted: boolean
 
   constructor(services: PortServices, version: VirtioVersion) {
     this.#services = services
@@ -82,6 +84,7 @@ export class BlkMiniport implements Miniport, CommandOwner {
     this.#serialAt = 0
     this.#identified = false
     this.#resetters = []
+    this.#halted = false
   }
 
   findAdapter(configuration: PortConfiguration): FindAdapterResult {
@@ -102,6 +105,7 @@ export class BlkMiniport implements Miniport, CommandOwner {
   }
 
   initialize(): boolean {
+    this.#halted = false
     this.#hardware.start()
     return this.#hardware.state.kind !== 'failed'
   }
@@ -152,6 +156,7 @@ export class BlkMiniport implements Miniport, CommandOwner {
 
   adapterControl(control: AdapterControl): boolean {
     if (control === 'restart-adapter') return this.initialize()
+    this.#halted = true
     this.#hardware.stop()
     return true
   }
@@ -352,10 +357,11 @@ export class BlkMiniport implements Miniport, CommandOwner {
       }
       if (!this.#identified) this.#identify()
     }
-    if (state.kind === 'ready' || state.kind === 'failed') {
+    // A device that was stopped for good has been reset as well.
+    if (state.kind === 'ready' || state.kind === 'failed' || (state.kind === 'stopped' && this.#halted)) {
       const resetters = this.#resetters
       this.#resetters = []
-      const status = state.kind === 'ready' ? SrbStatus.SUCCESS : SrbStatus.NO_HBA
+      const status = state.kind === 'failed' ? SrbStatus.NO_HBA : SrbStatus.SUCCESS
       for (const srb of resetters) complete(this.#services, srb, status)
     }
   }

@@ -6,7 +6,9 @@ import type { Waiting } from '../../guest/kernel/thread.ts'
 import { User } from '../../guest/user.ts'
 import { bootWindows } from '../../guest/windows.ts'
 import type { DiskBackend } from '../../host/disk/backend.ts'
+import type { MmioTransport } from '../../host/virtio/mmio.ts'
 import type { Violation } from '../../protocol/violation.ts'
+import { Mmio } from '../../protocol/virtio/mmio.ts'
 import { blkOn } from './blk-on-machine.ts'
 import { Machine, type MachineOptions } from './machine.ts'
 import { LINE, REGISTERS } from './storport-rig.ts'
@@ -17,9 +19,10 @@ export class BootedGuest {
   readonly kernel: Kernel
   readonly user: User
   readonly namespace: AcpiNamespace
-  readonly acpi: AcpiDevice
+  #acpi: AcpiDevice
   /** What either end of the ring accuses the other of. */
   violations: readonly Violation[]
+  #transport: MmioTransport | null
   readonly #poolCount: number
   readonly #deviceCount: number
 
@@ -28,8 +31,9 @@ export class BootedGuest {
     this.kernel = this.machine.kernel
     this.user = new User(this.kernel)
     this.namespace = new AcpiNamespace()
-    this.acpi = acpiVirtioDevice('00', REGISTERS, 0x200, LINE)
+    this.#acpi = firmwareDevice()
     this.violations = []
+    this.#transport = null
     // Worker threads are the kernel's own.
     this.machine.drain()
     this.#poolCount = this.kernel.parts.pool.count
@@ -38,14 +42,30 @@ export class BootedGuest {
 
   /** What the disk stands on, once; it may need the machine's clock. */
   attach(backend: DiskBackend): void {
-    this.violations = blkOn(this.machine, backend).violations
+    const { violations, transport } = blkOn(this.machine, backend)
+    this.violations = violations
+    this.#transport = transport
+  }
+
+  /** The device's status register, read past the guest. */
+  get deviceStatus(): number {
+    return this.#transport?.read(Mmio.Status, 4) ?? 0
   }
 
   /** Boots with the disk plugged in, or without it. */
   *boot(plugged = true): Waiting<void> {
-    if (plugged) this.namespace.add(this.acpi)
+    if (plugged) this.plug()
     const status = yield* bootWindows(this.kernel, this.namespace)
     if (status !== NtStatus.SUCCESS) throw new Error(`no boot: ${ntStatusName(status)}`)
+  }
+
+  /** Another device in the same place, as far as the guest can know. */
+  plug(): void {
+    this.#acpi = firmwareDevice()
+    this.namespace.add(this.#acpi)
+  }
+  unplug(): void {
+    this.namespace.remove(this.#acpi)
   }
 
   run<T>(body: () => Waiting<T>): T {
@@ -86,8 +106,13 @@ export class BootedGuest {
       handles: nt.handles.count,
       buffers: parts.space.userBufferCount,
       interrupts: parts.interrupts.connectedCount,
+      deviceStatus: this.deviceStatus,
     }
   }
+}
+
+function firmwareDevice(): AcpiDevice {
+  return acpiVirtioDevice('00', REGISTERS, 0x200, LINE)
 }
 
 export const NOTHING_LEFT = {
@@ -100,4 +125,5 @@ export const NOTHING_LEFT = {
   handles: 0,
   buffers: 0,
   interrupts: 0,
+  deviceStatus: 0,
 }

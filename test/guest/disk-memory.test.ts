@@ -34,7 +34,7 @@ function plugIn(guest: BootedGuest, n: number, only: boolean): Outcome {
       refused.push(poolTagText(tag))
       return true
     }
-    guest.namespace.add(guest.acpi)
+    guest.plug()
     yield* kernel.keDelayExecutionThread(only ? SETTLED_US : DROUGHT_US)
     pool.refuse = null
     yield* kernel.keDelayExecutionThread(SETTLED_US)

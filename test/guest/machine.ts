@@ -11,6 +11,8 @@ export interface MachineOptions {
   /** Seed of the preemption points; none: nothing happens there. */
   readonly seed?: number | string
   readonly ramBytes?: number
+  /** Turns of one run before it is called a runaway. */
+  readonly turnsMax?: number
 }
 
 /** A kernel on a plain processor, in virtual time. */
@@ -22,7 +24,7 @@ export class Machine {
   readonly random: Random
 
   constructor(options: MachineOptions = {}) {
-    this.clock = new VirtualClock({ turnsMax: 5_000_000 })
+    this.clock = new VirtualClock({ turnsMax: options.turnsMax ?? 5_000_000 })
     this.processor = new PlainProcessor(this.clock, options.ramBytes ?? 8 * 1024 * 1024)
     this.random = seededRandom(`test/${options.seed ?? ''}`)
     this.kernel = new Kernel({

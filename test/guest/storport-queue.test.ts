@@ -381,6 +381,8 @@ describe('an adapter that is gone', () => {
     rig.unit.depth = 2
     const sent = sendAll2(rig, 5)
     rig.adapter.setGone()
+    // Not only when the miniport has let go of what it has.
+    expect(sent.map(({ ends }) => ends)).toEqual([0, 0, 1, 1, 1])
     miniport.adapterControl('stop-adapter')
     rig.machine.wake()
     rig.machine.drain()

@@ -78,6 +78,8 @@ export class Removal {
       node.advance('surprise-remove')
       this.#parts.builder.mark(node, DeviceExtensionFlag.REMOVE_PENDING, true)
       yield* this.#parts.requests.send(node.pdo, PnpMinor.SURPRISE_REMOVAL)
+      // Drivers have let go of the hardware by now: a successor need not wait for the last handle.
+      this.#parts.resources.release(node)
     }
     yield* this.#removeOnceClosed({ nodes, kept: new Map(problem === null ? [] : [[top, problem]]) })
   }

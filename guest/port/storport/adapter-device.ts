@@ -82,9 +82,7 @@ export class AdapterDevice {
       case PnpMinor.STOP_DEVICE:
         return this.#stop(irp)
       case PnpMinor.SURPRISE_REMOVAL:
-        this.adapter.setGone()
-        this.#halt()
-        return this.#agree(irp)
+        return this.#vanish(irp)
       case PnpMinor.REMOVE_DEVICE:
         return this.#remove(irp)
       default:
@@ -179,6 +177,16 @@ export class AdapterDevice {
     return typeof answer === 'number' ? answer : yield* answer
   }
 
+  /** The registers are let go of now: by the time of REMOVE a successor may have them. */
+  *#vanish(irp: Irp): Waiting {
+    this.adapter.setGone()
+    this.#halt()
+    yield* this.#drain()
+    this.#release()
+    const answer = this.#agree(irp)
+    return typeof answer === 'number' ? answer : yield* answer
+  }
+
   *#remove(irp: Irp): Waiting {
     const { kernel, adapter } = this
     this.removed = true
@@ -205,7 +213,6 @@ export class AdapterDevice {
     this.kernel.keSynchronizeExecution(started.interrupt, () =>
       started.miniport.adapterControl('stop-adapter'),
     )
-    this.adapter.pump()
   }
 
   /** Waits for what the miniport still has, and gives up what does not come back. */
