@@ -33,6 +33,7 @@ function makeProgram(ended: (code: number) => void): Command {
     .option('--windows <version>', 'the guest: xp, vista or 7 (default: 7)')
     .option('--profile <name>', 'processor: 2006, 2010 or apicv (default: apicv)')
     .option('-s, --seed <number>', 'makes the same choices again (default: another one each time)')
+    .option('--preemption', 'let the seed decide at every kernel routine and exit what goes first')
     .addOption(new Option('--virtio <version>', 'VIRTIO 1.0, 1.1, 1.2 or 1.3 (default: 1.3)'))
     .option('--verify <mode>', 'full, sample or none (default: full up to 16 GiB, else sample)')
     .option('--operations <count>', 'requests of the random workload on each disk (default: 2000)')

@@ -24,6 +24,7 @@ export interface RunArguments {
   readonly seed?: string
   readonly windows?: string
   readonly profile?: string
+  readonly preemption?: boolean
   readonly virtio?: string
   readonly verify?: string
   readonly operations?: string
@@ -80,6 +81,7 @@ function descriptionOf(given: RunArguments): BenchDescription & { readonly seed:
     seed: given.seed === undefined ? randomInt(2 ** 32) : whole('seed', given.seed),
     disks: (given.disk ?? ['memory']).map((spec) => ({ spec, write })),
     ...operations,
+    ...(given.preemption === true ? { preemption: true } : {}),
     // What they may be is the description's to say.
     ...(given.windows === undefined ? {} : { windows: given.windows as WindowsName }),
     ...(given.profile === undefined ? {} : { profile: given.profile as ProfileName }),
@@ -115,6 +117,7 @@ function commandOf(given: RunArguments, seed: number): string {
     const value = given[option]
     if (value !== undefined) words.push(`--${option}`, value)
   }
+  if (given.preemption === true) words.push('--preemption')
   if (given.write === true) words.push('--write')
   words.push('--seed', String(seed))
   return words.map(shellWord).join(' ')

@@ -40,7 +40,7 @@ export default { role: 'source', kind: 'faulty', summary: '', example: '', optio
 let files = 0
 
 async function runOn(spec: string, write = true): Promise<BenchReport> {
-  const bench = await createBench({ seed: 1, disks: [{ spec, write }, 'memory:size=1M'] })
+  const bench = await createBench({ seed: 1, disks: [{ spec, write }, 'memory:size=64K'], operations: 600 })
   const report = await bench.run()
   await bench.close()
   return report
