@@ -60,7 +60,7 @@ export class MachineMemory {
     // Enough for tables of 4 KiB leaves over all of RAM.
     const tables = Math.ceil(ramBytes / 512 / PAGE_BYTES) * PAGE_BYTES
     this.#own = new Uint8Array(OwnPage.POOL + tables + SPARE_BYTES)
-    const regions = ram.regions.map(({ base, bytes }) => ({ base: gpa(RAM_AT + base), bytes }))
+    const regions = ram.regions.map((region) => ({ ...region, base: gpa(RAM_AT + region.base) }))
     this.physical = new GuestMemory([{ base: gpa(0), bytes: this.#own }, ...regions])
     this.#pool = new PagePool(OwnPage.POOL, this.#own.length - OwnPage.POOL)
     this.ept = new EptTables(new Physical(this.physical), this.#pool, 2)
@@ -69,7 +69,9 @@ export class MachineMemory {
 
   /** The guest's memory map. */
   get ranges(): readonly GuestRange[] {
-    return this.ram.regions.map(({ base, bytes }) => ({ base, lengthBytes: bytes.length }))
+    return this.ram.regions.map(({ base, bytes, shared = false }) => {
+      return { base, lengthBytes: bytes.length, shared }
+    })
   }
 
   /** One of the hypervisor's own pages. */

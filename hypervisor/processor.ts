@@ -92,6 +92,8 @@ export interface ProcessorParts {
 export interface GuestRange {
   readonly base: Gpa
   readonly lengthBytes: number
+  /** Somebody outside of this thread has the bytes too: indices are exchanged atomically. */
+  readonly shared?: boolean
 }
 
 /** Software in root operation. */

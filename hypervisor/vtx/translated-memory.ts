@@ -75,6 +75,8 @@ const NOWHERE = new Extent(Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, n
  */
 export class TranslatedMemory extends GuestMemory {
   readonly #ram: readonly GuestRange[]
+  /** Windows may follow their page from one range to another, so one that is shared makes all of them so. */
+  readonly #shared: boolean
   readonly #physical: Physical
   readonly #translation: Translation
   readonly access: GuestAccess
@@ -88,6 +90,7 @@ export class TranslatedMemory extends GuestMemory {
     super([PLACEHOLDER])
     if (ram.length === 0) throw new RangeError('guest memory: no range')
     this.#ram = [...ram].sort((a, b) => a.base - b.base)
+    this.#shared = ram.some((range) => range.shared === true)
     this.#physical = physical
     this.#translation = translation
     this.access = access
@@ -168,7 +171,7 @@ export class TranslatedMemory extends GuestMemory {
   }
 
   #make(at: number, lengthBytes: number): Window {
-    const window = new RevocableWindow()
+    const window = new RevocableWindow(undefined, this.#shared)
     const placed = new Placed(this, at, lengthBytes, window)
     const bytes = this.#direct(at, lengthBytes)
     if (bytes === null) window.detach(placed)

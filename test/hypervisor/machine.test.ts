@@ -4,15 +4,16 @@ import { Machine, type MachineOptions } from '../../hypervisor/machine.ts'
 import { FIRMWARE_BASE } from '../../hypervisor/machine-memory.ts'
 import { ExitReason } from '../../hypervisor/vtx/control.ts'
 import { Field } from '../../hypervisor/vtx/field.ts'
-import { gpa } from '../../protocol/memory.ts'
+import { GuestMemory, gpa } from '../../protocol/memory.ts'
 import type { AccessWidth, RegisterDevice } from '../../protocol/platform.ts'
 import type { GuestProcessor } from '../../protocol/processor.ts'
 import type { TraceEvent } from '../../protocol/trace.ts'
-import type { FieldAt } from '../../protocol/window.ts'
+import { Cursor, type FieldAt } from '../../protocol/window.ts'
 
 const DEVICE = gpa(0xd000_0000)
 const DOORBELL = gpa(0xd000_0050)
 const WORD = 0 as FieldAt<'le32'>
+const INDEX = 0 as FieldAt<'le16'>
 const LINE = 5
 const VECTOR = 0x51
 const PROFILES = [APIC_2006, APIC_2010, APICV]
@@ -347,5 +348,23 @@ describe('the entry interruption field', () => {
     expect(() => machine.drain()).toThrow(/invalid guest state, qualification 0/)
     expect(machine.processor.vmread(Field.exitReason)).toBe(0x8000_0021)
     expect(machine.counters.of(ExitReason.INVALID_GUEST_STATE)).toBe(1)
+  })
+})
+
+describe('guest RAM that another process has too', () => {
+  it.each([true, false])('makes windows exchange indices atomically where it is shared: %s', (shared) => {
+    const ram = new GuestMemory([{ base: gpa(0), bytes: new Uint8Array(4 * 2 ** 20), shared }])
+    const { machine } = rig({ ram })
+    const { memory } = machine.processor.guest
+    const cursor = new Cursor()
+    const page = gpa(0x3000)
+    expect(memory.window(page, 4096, 2)?.atomic).toBe(shared)
+    expect(memory.point(cursor, page, 4096) && cursor.window.atomic).toBe(shared)
+    // Taken away and given back, a window is what it was.
+    machine.unmap(page, 4096)
+    machine.remap(page, 4096)
+    expect(cursor.window.loadIndex(INDEX, cursor.base)).toBe(0)
+    expect(cursor.window.atomic).toBe(shared)
+    expect(machine.memory.physical.window(gpa(2 ** 32), 4096, 2)?.atomic).toBe(shared)
   })
 })
