@@ -70,7 +70,10 @@ export interface DiskReport {
   /** Events injected at a VM entry, and interrupts delivered without an exit, of every source. */
   readonly injections: number
   readonly deliveries: number
-  /** Payload that our code moved from one buffer to another on its way; a disk's own medium is none. */
+  /**
+   * Payload that our code moved from one buffer to another between the application's and the backend's, which is
+   * none on this path. What a disk in memory moves to and from its own bytes is its medium's, and not counted.
+   */
   readonly bytesCopied: number
   readonly workload: { readonly requests: number; readonly comparedBytes: number }
   readonly problems: number

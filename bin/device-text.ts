@@ -1,6 +1,18 @@
 import type { ChalkInstance } from 'chalk'
+import type { WindowsName } from '../bench/description.ts'
 import type { DeviceView } from '../guest/kernel/pnp/device-view.ts'
 import type { Resource } from '../guest/kernel/pnp/resource-list.ts'
+
+const WINDOWS: { readonly [name in WindowsName]: string } = {
+  xp: 'Windows XP',
+  vista: 'Windows Vista',
+  7: 'Windows 7',
+}
+
+/** The guest's operating system as people call it. */
+export function windowsText(name: WindowsName): string {
+  return WINDOWS[name]
+}
 
 /** A device and those below it, each indented under what it hangs on, with what keeps it from working. */
 export function deviceLines(

@@ -3,7 +3,7 @@ import { BadDescription, type ProfileName, type WindowsName } from '../bench/des
 import { type DeviceTreeReport, deviceTree } from '../bench/device-tree.ts'
 import { parseWhole } from '../host/disk/option.ts'
 import { coloursFor } from './colour.ts'
-import { deviceLines } from './device-text.ts'
+import { deviceLines, windowsText } from './device-text.ts'
 import { BadInput, Exit, print } from './exit.ts'
 
 /** Options of `paravane devices` as commander gives them: texts, unchecked. */
@@ -41,7 +41,7 @@ export async function devices(given: DevicesArguments): Promise<number> {
 
 function treeText(report: DeviceTreeReport, verbose: boolean, colours: ChalkInstance): string {
   const { windows, profile } = report.guest
-  const lines = [colours.dim(`Windows ${windows}, processor profile ${profile}`)]
-  for (const device of report.devices) lines.push(...deviceLines(device, 0, verbose, colours))
+  const lines = [`${colours.bold(windowsText(windows))}  ${colours.dim(`processor ${profile}`)}`]
+  for (const device of report.devices) lines.push(...deviceLines(device, 1, verbose, colours))
   return `${lines.join('\n')}\n`
 }

@@ -2,7 +2,7 @@ import type { ChalkInstance } from 'chalk'
 import Table from 'cli-table3'
 import type { BenchReport, DiskReport, DiskTiming, PriceReport } from '../bench/report.ts'
 import { SECTOR_BYTES } from '../protocol/virtio/blk.ts'
-import { deviceLines } from './device-text.ts'
+import { deviceLines, windowsText } from './device-text.ts'
 import { bytesText, groupedText, rateText } from './quantity.ts'
 
 /** More follow from the first ones; the JSON has sixteen of each disk. */
@@ -23,7 +23,7 @@ export function reportText(report: BenchReport, again: string, colours: ChalkIns
 
 function guestText({ guest, virtio, devices }: BenchReport, colours: ChalkInstance): string {
   const facts = `processor ${guest.profile}, ${bytesText(guest.memoryBytes)}, virtio-blk ${virtio}`
-  const lines = [`${colours.bold(`Windows ${guest.windows}`)}  ${colours.dim(facts)}`]
+  const lines = [`${colours.bold(windowsText(guest.windows))}  ${colours.dim(facts)}`]
   for (const device of devices) lines.push(...deviceLines(device, 1, false, colours))
   return `${lines.join('\n')}\n`
 }
@@ -45,7 +45,7 @@ function diskText(disk: DiskReport, timing: DiskTiming | undefined, colours: Cha
   lines.push(row('exits', listText(disk.exits.map(({ name, count }) => [name, count]))))
   lines.push(row('', priceText(disk.price)))
   lines.push(row('interrupts', interruptsText(disk)))
-  lines.push(row('copied', `${bytesText(disk.bytesCopied)} of payload, by our own code`))
+  lines.push(row('copied', `${bytesText(disk.bytesCopied)} of payload between application and backend`))
   if (timing !== undefined) lines.push(row('speed', speedText(timing)))
   return `${lines.join('\n')}\n`
 }

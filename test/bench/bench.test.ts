@@ -4,7 +4,7 @@ import path from 'node:path'
 import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
 import { type Bench, createBench } from '../../bench/bench.ts'
-import type { BenchDescription } from '../../bench/description.ts'
+import { type BenchDescription, PROFILE_NAMES } from '../../bench/description.ts'
 import { DiskRequestFailed } from '../../bench/disk-access.ts'
 import type { BenchReport } from '../../bench/report.ts'
 import { TraceLines } from '../../bench/trace-lines.ts'
@@ -25,6 +25,32 @@ function image(content: Uint8Array, lengthBytes = content.length): string {
 
 function fail(): never {
   throw new Error('there is no report of a disk')
+}
+
+/** Counts bytes that anybody copies from one array to another while `work` is under way, from outside. */
+async function copiesDuring<T>(work: () => Promise<T>): Promise<{ bytes: number; value: T }> {
+  const { set, copyWithin, slice } = Uint8Array.prototype
+  let bytes = 0
+  Object.assign(Uint8Array.prototype, {
+    set(this: Uint8Array, from: ArrayLike<number>, at?: number) {
+      bytes += from.length
+      set.call(this, from, at)
+    },
+    copyWithin(this: Uint8Array, to: number, from: number, end = this.length) {
+      bytes += end - from
+      return copyWithin.call(this, to, from, end)
+    },
+    slice(this: Uint8Array, from = 0, to = this.length) {
+      bytes += to - from
+      return slice.call(this, from, to)
+    },
+  })
+  try {
+    const value = await work()
+    return { value, bytes }
+  } finally {
+    Object.assign(Uint8Array.prototype, { set, copyWithin, slice })
+  }
 }
 
 const fileSpec = (file: string, rest = '') => `file:${escapePath(file)}${rest}`
@@ -235,6 +261,43 @@ describe('the counts', () => {
     expect(sum).toBeCloseTo(total, 9)
     expect(price.doorbell * counted).toBeLessThanOrEqual(disk?.doorbells ?? 0)
     for (const part of Object.values(price)) expect(part).toBeGreaterThanOrEqual(0)
+  })
+
+  test.each(PROFILE_NAMES)('tell what ends an interrupt on profile %s', async (profile) => {
+    const report = await reportOf({ profile, disks: ['memory:size=1M'], operations: 300 })
+    const { price, exits, interrupts, injections, deliveries } = report.disks[0] ?? fail()
+    const count = (name: string) => exits.find((one) => one.name === name)?.count ?? 0
+    const ended = Math.round(price.endOfInterrupt * price.requests)
+    expect(Math.round(price.halt * price.requests)).toBe(count('HLT'))
+    // Each of the disk's interrupts is ended once, and some of the boot's are in its count.
+    expect(ended).toBeGreaterThan(interrupts / 2)
+    expect(ended).toBeLessThanOrEqual(injections + deliveries)
+    if (profile === 'apicv') {
+      // A level-triggered vector's alone exits, and nothing is injected.
+      expect([ended, injections]).toEqual([count('virtualized EOI'), 0])
+      expect(deliveries).toBeGreaterThanOrEqual(ended)
+    } else {
+      expect([count('virtualized EOI'), deliveries]).toEqual([0, 0])
+      expect(ended).toBeLessThanOrEqual(count('APIC access'))
+    }
+  })
+
+  test('hold no copied payload, and nobody copies any between application and file', async () => {
+    const lengthBytes = 2 ** 20
+    const spec = fileSpec(image(noise(lengthBytes, 5)))
+    const copiedBy = async (disk: string) => {
+      const bench = await createBench({ disks: [disk], operations: 0 })
+      const counted = await copiesDuring(() => bench.run())
+      await bench.close()
+      expect(counted.value.disks[0]).toMatchObject({ bytesCopied: 0, readBytes: lengthBytes })
+      return counted.bytes
+    }
+    expect(await copiedBy(spec)).toBeLessThan(65_536)
+    // What the count is worth: a disk in memory is read by copying.
+    const memory = await createBench({ disks: ['memory:size=1M'], operations: 0 })
+    await memory.disk(0).write(0, noise(lengthBytes, 5))
+    expect((await copiesDuring(() => memory.disk(0).read(0, lengthBytes))).bytes).toBeGreaterThan(lengthBytes)
+    await memory.close()
   })
 
   test.each(VIRTIO_VERSIONS)('hold no request that VIRTIO %s does not have', async (virtio) => {

@@ -138,6 +138,15 @@ describe('a disk that', () => {
     )
   })
 
+  test.each([
+    ['serial', `facts.serial = 'LATER'`, 'the guest reads serial "FAULTY", the backend has "LATER"'],
+    ['length', `facts.lengthBytes = 1 << 19`, 'the guest sees 1048576 bytes, the backend has 524288'],
+  ])('changes its %s and tells nobody is found out', async (_what, fault, text) => {
+    const report = await runOn(diskWith(fault))
+    expect(report.verified).toBe(false)
+    expect(report.problems[0]).toEqual({ disk: 'disk0', kind: 'wrong-data', sector: null, text })
+  })
+
   test('lies under an overlay is never written to', async () => {
     const report = await runOn(diskWith(`if (io.op !== 'read') throw new Error('written to')`), false)
     expect(report).toMatchObject({ verified: true, problems: [] })
