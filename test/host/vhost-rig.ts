@@ -228,13 +228,18 @@ export class VhostRig {
 
   /** Describes a ring and starts it. */
   startRing(index: number, place: RawPlace, base = 0): void {
+    this.describeRing(index, place, base)
+    this.send('SET_VRING_ENABLE', this.state(index, 1))
+  }
+
+  /** All but the last word. */
+  describeRing(index: number, place: RawPlace, base = 0): void {
     this.send('SET_VRING_NUM', this.state(index, place.size))
     this.send('SET_VRING_BASE', this.state(index, base))
     this.send('SET_VRING_ADDR', this.addresses(index, place))
     this.send('SET_VRING_CALL', u64Payload(BigInt(index)), [this.calls[index] as FakeObject])
     this.send('SET_VRING_ERR', u64Payload(BigInt(index)), [this.errors[index] as FakeObject])
     this.send('SET_VRING_KICK', u64Payload(BigInt(index)), [this.kicks[index] as FakeObject])
-    this.send('SET_VRING_ENABLE', this.state(index, 1))
   }
 
   queue(place: RawPlace): RawQueue {
