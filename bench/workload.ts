@@ -45,13 +45,13 @@ const WHAT = {
   trim: 'a trim',
 } as const
 
-/** Ends after which the drive will not answer any more. */
+/** Ends after which the drive will not answer any more, and may still write what it was lent. */
 const GONE: readonly NtStatus[] = [NtStatus.NO_SUCH_DEVICE, NtStatus.DEVICE_NOT_CONNECTED]
 
 interface Slot {
   readonly index: number
-  /** The application's buffer, with a page of room before the end; replaced when a failed request had it. */
-  buffer: number
+  /** The application's buffer, with a page of room before the end. */
+  readonly buffer: number
   /** Where in it the request's data begins. */
   at: number
   operation: Operation
@@ -192,14 +192,10 @@ export class Workload implements DirectReadOwner<Slot> {
   }
 
   #failed(slot: Slot, status: NtStatus): void {
-    const { model, drive } = this.#setup
+    const { model } = this.#setup
     const { kind, block, count } = slot.operation
     if (changes(kind)) model.forgot(block, count)
     if (GONE.includes(status)) this.#lost = true
-    // A device that gave no answer may write there still: those pages are nobody's any more.
-    drive.user.free(slot.buffer)
-    slot.buffer = drive.user.allocate(this.#transferBytesMax + PAGE_BYTES)
-    if (slot.buffer === 0) this.#lost = true
     this.#free(slot)
   }
 

@@ -20,7 +20,13 @@ const request = fc.record({ op, block: fc.nat(15), count: fc.integer({ min: 1, m
 const fault = fc.record({
   effect: fc.constantFrom<DiskFault['effect'][]>(...OUTCOMES, 'lose', 'corrupt', 'silent'),
   op: fc.option(op, { nil: undefined }),
-  at: fc.option(fc.nat(16 * 512 - 1), { nil: undefined }),
+  at: fc.option(
+    fc.oneof(
+      fc.nat(16 * 512 - 1),
+      fc.nat(15).map((block) => block * 512),
+    ),
+    { nil: undefined },
+  ),
   times: fc.integer({ min: 1, max: 3 }),
 })
 

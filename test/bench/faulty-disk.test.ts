@@ -93,6 +93,24 @@ const FAULTS: readonly (readonly [string, string, string])[] = [
   ['answers twice', `if (count === 300) io.answer('ok')`, 'module-threw'],
 ]
 
+test('every disk is lent pieces of odd lengths, and the large ones of a whole read', async () => {
+  const lent: number[] = []
+  Object.assign(globalThis, { lent })
+  await runOn(diskWith(`for (const view of io.lent) globalThis.lent.push(view.length)`))
+  expect(lent.some((length) => length % 512 !== 0)).toBe(true)
+  expect(Math.max(...lent)).toBe(2 ** 19)
+})
+
+test('a disk that keeps what it was lent through every reset is given up, once', async () => {
+  const report = await runOn(
+    diskWith(`if (count === 1) facts.privateLoans = false; if (count === 300) return true`),
+  )
+  expect(report.verified).toBe(false)
+  expect(report.disks[0]?.problems).toBeLessThan(100)
+  expect(report.problems.map(({ text }) => text).join()).toMatch(/ended in NO_SUCH_DEVICE/)
+  expect(report.disks[1]).toMatchObject({ problems: 0, sha256: expect.any(String) })
+})
+
 describe('a disk that', () => {
   test.each(FAULTS)('%s is not verified, and the disk beside it is', async (_name, fault, kind) => {
     const report = await runOn(diskWith(fault))

@@ -58,6 +58,15 @@ describe('a run is not verified when', () => {
     expect(await verdict(bench)).toMatchObject({ verified: false, unclaimedAccesses: 1, problems: [] })
   })
 
+  test('a device of the tree does not work, though every disk does', async () => {
+    const bench = await createBench(SMALL)
+    bench.machine.namespace.add({ hid: 'PVNE0001', uid: '0', description: 'a stranger' })
+    const report = await verdict(bench)
+    expect(report).toMatchObject({ verified: false, problems: [], violations: [] })
+    const stranger = report.devices[0]?.children.find(({ name }) => name === 'a stranger')
+    expect(stranger).toMatchObject({ status: 'problem', problem: { code: 28 } })
+  })
+
   test('a disk cannot be started: the tree says so, and the disk beside it is verified', async () => {
     // Blocks larger than any driver takes.
     const file = path.join(directory, 'huge-blocks.mjs')

@@ -165,8 +165,10 @@ describe('the APIC-access page', () => {
   it.each(REGISTERS)(
     'at offset %i is read and written without reason 44 as the controls say',
     (offset, reads, writes) => {
+      let ends = 0
       const exits = (profile: typeof APICV, access: (guest: GuestProcessor) => void): number[] => {
         const { counters } = guestOf((guest) => access(guest), { profile })
+        ends += counters.endOfInterrupts
         return counters
           .exits()
           .map(({ reason }) => reason)
@@ -183,8 +185,22 @@ describe('the APIC-access page', () => {
       expect(exits(APIC_2010, load)).toEqual(offset === 0x80 ? [] : [ExitReason.APIC_ACCESS])
       expect(exits(APIC_2010, store)).toEqual(offset === 0x80 ? [] : [ExitReason.APIC_ACCESS])
       expect(exits(APIC_2006, load)).toEqual([ExitReason.APIC_ACCESS])
+      // None of them is the EOI register.
+      expect(ends).toBe(0)
     },
   )
+
+  it.each(PROFILES)('counts what ends an interrupt where that exits, on profile $name', (profile) => {
+    const { counters } = guestOf(
+      (guest) => {
+        guest.write(gpa(LOCAL_APIC_BASE + 0xb0), 4, 0)
+        guest.read(gpa(LOCAL_APIC_BASE + 0xb0), 4)
+        guest.write(gpa(LOCAL_APIC_BASE + 0xb8), 4, 0)
+      },
+      { profile },
+    )
+    expect(counters.endOfInterrupts).toBe(profile.virtualInterrupts ? 0 : 1)
+  })
 
   it.each(PROFILES)(
     'exits for what is no whole register, and nothing comes of it, on profile $name',
