@@ -23,9 +23,10 @@ const STATUS_AT = BlkRequest.$size
 const NO_STATUS = 0xff
 const GONE: BlkEnd = { kind: 'gone' }
 const LOST: BlkEnd = { kind: 'lost' }
-/** Virtual time a device has to finish a reset, and how often the driver looks. */
+/** Virtual time a device has to finish a reset; the driver looks after the first pause, and ever less often. */
+const RESET_US = 5_000_000
 const RESET_POLL_US = 100
-const RESET_POLLS = 50_000
+const RESET_POLL_MOST_US = 10_000
 /**
  * What this driver can live with. A bit that nobody here knows could change the ring or the requests, so it is
  * never accepted, VIRTIO 1.3 section 2.2.1; SIZE_MAX and ZONED are known and not kept to.
@@ -385,11 +386,17 @@ export class BlkDriver {
     }
     this.#resetting = [finished]
     transport.setStatus(0)
-    let left = RESET_POLLS
+    let waitedUs = 0
+    let pauseUs = RESET_POLL_US
     const poll = () => {
       const reset = transport.status() === 0
-      if (reset || left-- === 0) this.#resetEnded(reset)
-      else platform.clock.after(RESET_POLL_US, poll)
+      if (reset || waitedUs >= RESET_US) {
+        this.#resetEnded(reset)
+        return
+      }
+      platform.clock.after(pauseUs, poll)
+      waitedUs += pauseUs
+      pauseUs = Math.min(pauseUs * 2, RESET_POLL_MOST_US)
     }
     poll()
   }

@@ -32,6 +32,44 @@ const act: fc.Arbitrary<HostileAct> = fc.oneof(
   fc.constant<HostileAct>({ kind: 'needs-reset' }),
 )
 
+/** H21 and H22: what the device says of itself, and a device that is not there. */
+const CAPACITIES = [0, 1, 64, 127, 128, 129, 0x1000_0000, 0xffff_ffff] as const
+const lie: fc.Arbitrary<HostileAct> = fc.oneof(
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant('configure' as const),
+      offset: fc.constant(0),
+      value: fc.constantFrom(...CAPACITIES),
+      told: fc.boolean(),
+    }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant('configure' as const),
+      // Capacity above 4 Gi sectors, segments, block size.
+      offset: fc.constantFrom(4, 12, 20),
+      value: fc.constantFrom(0, 1, 2, 511, 512, 513, 4096, 0x10_0001, 0xffff_ffff),
+      told: fc.boolean(),
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({ kind: fc.constant('tear' as const), reads: fc.constantFrom(1, 2, 3, 30, 1000) }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant('lie' as const),
+      register: fc.constantFrom(0x060, 0x070, 0x0fc, 0x100, 0x104, 0x034, 0x010, 0x000),
+      value: fc.constantFrom(0, 1, 3, 64, 0x7f, 0xffff_ffff),
+      times: fc.constantFrom(1, 1, 2, 3, 20, 100_000),
+    }),
+  },
+  { arbitrary: fc.constantFrom<HostileAct>({ kind: 'vanish' }, { kind: 'stick' }), weight: 1 },
+)
+
 interface End {
   readonly status: string
   readonly movedBytes: number
@@ -46,6 +84,8 @@ class Stack {
   readonly ends: End[][] = []
   /** Buffers of others, which a request's bytes were found in. */
   overruns = 0
+  /** When the last of them ended: the driver may look at its disk for longer. */
+  lastEndSeconds = 0
   #honest = false
 
   constructor(seed?: number) {
@@ -74,6 +114,33 @@ class Stack {
     this.device.act({ kind: 'serve', status: 0, extraBytes: 0 })
     this.device.act({ kind: 'interrupt', causes: 1 })
     this.rig.machine.clock.after(ACT_EVERY_US, () => this.#serve())
+  }
+
+  /** The device is as it was at first, whatever it said since; what the guest was told has arrived. */
+  reform(): void {
+    this.device.reform()
+    const { kernel } = this.rig
+    this.honestly(function* () {
+      yield* kernel.keDelayExecutionThread(1_000_000)
+    })
+  }
+
+  /** The length an application is told, in sectors, or the error. */
+  length(): number | string {
+    const { user } = this
+    let answer: number | string = 'nothing'
+    this.honestly(function* () {
+      const file = yield* user.open('\\\\.\\PhysicalDrive0')
+      if (!(file instanceof UserFile)) throw new Error('not opened')
+      const { status, bytes } = yield* file.control(0x7405c, new Uint8Array(0), 8)
+      const told = new DataView(bytes.buffer)
+      answer =
+        status === NtStatus.SUCCESS
+          ? (told.getUint32(0, true) + told.getUint32(4, true) * 2 ** 32) / SECTOR
+          : ntStatusName(status)
+      yield* file.close()
+    })
+    return answer
   }
 
   /** Runs a thread over an honest device, and then everything to its end over a silent one. */
@@ -132,6 +199,7 @@ class Stack {
     const { status, information } = yield* index % 3 === 0
       ? file.write(buffer, SECTOR, 0)
       : file.read(buffer, SECTOR, index * SECTOR)
+    this.lastEndSeconds = this.seconds
     ended.push({ status: ntStatusName(status), movedBytes: information })
     for (const other of [before, after]) {
       if (user.get(other, SECTOR)?.every((byte) => byte === 0xc5) !== true) this.overruns++
@@ -164,6 +232,24 @@ describe('an application over a hostile device', () => {
     seed: fc.option(fc.nat(1000), { nil: undefined }),
   })
 
+  /** What holds whatever the device did: requests ended once, in their time, and touched only what is theirs. */
+  const judge = (stack: Stack, requests: number, began: number): void => {
+    expect(stack.ends.map((ends) => ends.length)).toEqual(Array(requests).fill(1))
+    for (const { status, movedBytes } of stack.ends.flat()) {
+      expect(movedBytes).toBe(status === 'SUCCESS' ? SECTOR : 0)
+    }
+    expect(stack.overruns).toBe(0)
+    expect(stack.lastEndSeconds - began).toBeLessThan(BOUND_SECONDS)
+    const { kernel, adapter } = stack.rig
+    expect([kernel.parts.files.count, kernel.nt.handles.count]).toEqual([0, 0])
+    expect([adapter.outCount, stack.rig.unit.waitingCount, adapter.counts.strayCompletions]).toEqual([
+      0, 0, 0,
+    ])
+    kernel.parts.pool.check()
+  }
+  const isGivenUp = ({ rig }: Stack): boolean =>
+    rig.adapter.log.some((line) => line.startsWith('the device is given up'))
+
   it('has every request end once, in the time of its tries, and its disk back when the device is honest again', () => {
     fc.assert(
       fc.property(story, ({ acts, requests, seed }) => {
@@ -171,24 +257,46 @@ describe('an application over a hostile device', () => {
         stack.start()
         const began = stack.seconds
         stack.play(acts, requests)
-        expect(stack.ends.map((ends) => ends.length)).toEqual(Array(requests).fill(1))
-        for (const { status, movedBytes } of stack.ends.flat()) {
-          expect(movedBytes).toBe(status === 'SUCCESS' ? SECTOR : 0)
-        }
-        expect(stack.overruns).toBe(0)
-        expect(stack.seconds - began).toBeLessThan(BOUND_SECONDS)
-        const { kernel, adapter } = stack.rig
-        expect([kernel.parts.files.count, kernel.nt.handles.count]).toEqual([0, 0])
-        expect([adapter.outCount, stack.rig.unit.waitingCount, adapter.counts.strayCompletions]).toEqual([
-          0, 0, 0,
-        ])
-
+        judge(stack, requests, began)
         stack.honestly(() => stack.request(1))
-        const givenUp = adapter.log.some((line) => line.startsWith('the device is given up'))
-        expect(stack.ends.at(-1)?.[0]?.status).toBe(givenUp ? 'NO_SUCH_DEVICE' : 'SUCCESS')
+        expect(stack.ends.at(-1)?.[0]?.status).toBe(isGivenUp(stack) ? 'NO_SUCH_DEVICE' : 'SUCCESS')
       }),
       { numRuns: 40 },
     )
+  })
+
+  it('believes nothing of a device that lies about itself, tears its configuration, sticks or vanishes, for ever', () => {
+    const lies = fc.record({
+      acts: fc.array(fc.oneof(act, { arbitrary: lie, weight: 3 }), { minLength: 1, maxLength: 12 }),
+      requests: fc.integer({ min: 1, max: 6 }),
+      seed: fc.option(fc.nat(1000), { nil: undefined }),
+    })
+    let givenUp = 0
+    let back = 0
+    fc.assert(
+      fc.property(lies, ({ acts, requests, seed }) => {
+        const stack = new Stack(seed)
+        stack.start()
+        const began = stack.seconds
+        stack.play(acts, requests)
+        judge(stack, requests, began)
+        stack.reform()
+        // There is no port driver's FDO here to tell the disk: whoever asks for the length hears the new one.
+        const length = stack.length()
+        stack.honestly(() => stack.request(1))
+        const status = stack.ends.at(-1)?.[0]?.status
+        if (isGivenUp(stack)) {
+          givenUp++
+          expect(status).toBe('NO_SUCH_DEVICE')
+        } else {
+          back++
+          expect([status, length]).toEqual(['SUCCESS', 128])
+        }
+      }),
+      { numRuns: 50 },
+    )
+    // Both happened.
+    expect(Math.min(givenUp, back)).toBeGreaterThan(5)
   })
 
   it('hears an error, and never a success, of a device that only falls silent', () => {

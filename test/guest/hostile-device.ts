@@ -13,6 +13,16 @@ export type HostileAct =
   | { readonly kind: 'scribble'; readonly seed: number }
   | { readonly kind: 'interrupt'; readonly causes: number }
   | { readonly kind: 'needs-reset' }
+  /** Configuration becomes something else, and the driver is told or not. */
+  | { readonly kind: 'configure'; readonly offset: number; readonly value: number; readonly told: boolean }
+  /** Configuration changes under the next reads of it: a value in two halves is never one of any time. */
+  | { readonly kind: 'tear'; readonly reads: number }
+  /** A register reads as something else, so many times. */
+  | { readonly kind: 'lie'; readonly register: number; readonly value: number; readonly times: number }
+  /** Nothing is there any more: reads are all ones, writes go nowhere, and no interrupt comes. */
+  | { readonly kind: 'vanish' }
+  /** A reset never ends. */
+  | { readonly kind: 'stick' }
 
 /**
  * A virtio-mmio block device that lies where it is told to. Honest where it is not: registers remember what is
@@ -28,6 +38,11 @@ export class HostileDevice implements RegisterDevice {
   offered: bigint
   queueMax: number
   level: boolean
+  #generation: number
+  /** Reads of configuration under which it changes. */
+  #tearing: number
+  #gone: boolean
+  #stuck: boolean
   readonly #memory: Uint8Array
   readonly #view: DataView
   readonly #asked: Map<number, number>
@@ -44,14 +59,15 @@ export class HostileDevice implements RegisterDevice {
     this.#view = new DataView(region.bytes.buffer, region.bytes.byteOffset, region.bytes.length)
     this.lies = new Map()
     this.config = new Uint8Array(256)
-    const config = new DataView(this.config.buffer)
-    config.setUint32(0, 128, true)
-    config.setUint32(12, 8, true)
-    config.setUint32(20, 512, true)
+    this.#configureAll()
     this.onInterrupt = null
     this.offered = HOSTILE_FEATURES
     this.queueMax = 16
     this.level = false
+    this.#generation = 0
+    this.#tearing = 0
+    this.#gone = false
+    this.#stuck = false
     this.#asked = new Map()
     this.#written = new Map()
     this.#status = 0
@@ -63,6 +79,31 @@ export class HostileDevice implements RegisterDevice {
   get status(): number {
     return this.#status
   }
+  get memory(): Uint8Array {
+    return this.#memory
+  }
+  /** Where the queue lies, as the driver said; null before there is one. */
+  get queue(): {
+    readonly size: number
+    readonly descriptors: number
+    readonly driver: number
+    readonly device: number
+  } | null {
+    if (!this.#live) return null
+    const [descriptors, driver, device] = [0x080, 0x090, 0x0a0].map((low) => this.#area(low))
+    return { size: this.#size, descriptors: descriptors ?? 0, driver: driver ?? 0, device: device ?? 0 }
+  }
+
+  /** From now on as it should be, with the configuration it had at first; the driver is told. */
+  reform(): void {
+    this.lies.clear()
+    this.#tearing = 0
+    this.#gone = false
+    this.#stuck = false
+    this.#configureAll()
+    this.#generation++
+    if (this.#status !== 0) this.interrupt(3)
+  }
 
   /** What the driver accepted. */
   get accepted(): bigint {
@@ -72,14 +113,34 @@ export class HostileDevice implements RegisterDevice {
     )
   }
 
+  #configureAll(): void {
+    this.config.fill(0)
+    const config = new DataView(this.config.buffer)
+    config.setUint32(0, 128, true)
+    config.setUint32(12, 8, true)
+    config.setUint32(20, 512, true)
+  }
+
   read(offset: number, width: AccessWidth): number {
+    if (this.#gone) return 2 ** (8 * width) - 1
+    if (offset >= 0x100 && this.#tearing > 0) this.#tear()
     const times = this.#asked.get(offset) ?? 0
     this.#asked.set(offset, times + 1)
     const honest = this.#honest(offset, width)
     return (this.lies.get(offset)?.(honest, times) ?? honest) >>> 0
   }
 
+  /** Another capacity, in both halves. */
+  #tear(): void {
+    this.#tearing--
+    this.#generation++
+    const config = new DataView(this.config.buffer)
+    config.setUint32(0, (this.#tearing * 0x1357) >>> 0, true)
+    config.setUint32(4, this.#tearing & 3, true)
+  }
+
   write(offset: number, _width: AccessWidth, value: number): void {
+    if (this.#gone) return
     this.#written.set(offset, value)
     if (offset === 0x020) this.#written.set(0x1000 + (this.#written.get(0x024) ?? 0), value)
     if (offset === 0x064) {
@@ -87,6 +148,7 @@ export class HostileDevice implements RegisterDevice {
       this.level = this.#causes !== 0
     }
     if (offset !== 0x070) return
+    if (value === 0 && this.#stuck) return
     this.#status = value
     if (value !== 0) return
     this.#next = 0
@@ -117,10 +179,31 @@ export class HostileDevice implements RegisterDevice {
         this.#status |= 64
         this.interrupt(2)
         return
+      case 'configure':
+        new DataView(this.config.buffer).setUint32(act.offset, act.value, true)
+        this.#generation++
+        if (act.told) this.interrupt(2)
+        return
+      case 'tear':
+        this.#tearing = act.reads
+        this.interrupt(2)
+        return
+      case 'lie': {
+        let left = act.times
+        this.lies.set(act.register, (honest) => (left-- > 0 ? act.value : honest))
+        return
+      }
+      case 'vanish':
+        this.#gone = true
+        return
+      case 'stick':
+        this.#stuck = true
+        return
     }
   }
 
   interrupt(causes: number): void {
+    if (this.#gone) return
     this.#causes |= causes
     this.level = true
     this.onInterrupt?.()
@@ -140,6 +223,7 @@ export class HostileDevice implements RegisterDevice {
     if (offset === 0x044) return this.#written.get(0x044) ?? 0
     if (offset === 0x060) return this.#causes
     if (offset === 0x070) return this.#status
+    if (offset === 0x0fc) return this.#generation
     return 0
   }
 

@@ -1,0 +1,109 @@
+import fc from 'fast-check'
+import { expect, it } from 'vitest'
+import { NtStatus, ntStatusName } from '../../guest/kernel/nt-status.ts'
+import type { Waiting } from '../../guest/kernel/thread.ts'
+import { ScribblingDevice } from './scribbling-device.ts'
+import { LINE, REGISTERS } from './storport-rig.ts'
+import { CLEAN, WholeStack } from './whole-stack.ts'
+
+const SECTOR = 512
+const SECTORS = 128
+const SERVE_US = 50
+
+const operation = fc.record({
+  first: fc.nat(SECTORS - 20),
+  count: fc.integer({ min: 1, max: 19 }),
+  write: fc.boolean(),
+  flush: fc.boolean(),
+})
+
+it('an application’s disk is an array over a device that spoils all that was published, between any two steps', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.array(operation, { minLength: 1, maxLength: 6 }), { minLength: 1, maxLength: 6 }),
+      fc.option(fc.nat(1000), { nil: undefined }),
+      fc.integer({ min: 1, max: 0x7fff_ffff }),
+      fc.boolean(),
+      (applications, seed, order, indirect) => {
+        const stack = new WholeStack(seed)
+        const { rig, user } = stack
+        const { machine, kernel } = rig
+        const { processor, clock } = machine
+        const device = new ScribblingDevice(processor.memory, indirect)
+        const line = processor.line(LINE)
+        device.onInterrupt = () => line.raise()
+        processor.map(REGISTERS, 0x200, {
+          read: (offset, width) => device.read(offset, width),
+          write: (offset, width, value) => {
+            device.write(offset, width, value)
+            if (!device.level) line.lower()
+          },
+        })
+        processor.meanwhile = () => device.scribble()
+        let serving = true
+        let draw = order
+        const serve = (): void => {
+          draw = (Math.imul(draw, 48_271) % 0x7fff_ffff) >>> 0
+          device.serve(draw)
+          if (serving) clock.after(SERVE_US, serve)
+        }
+        const wrong: string[] = []
+        const application = function* (
+          index: number,
+          operations: (typeof applications)[number],
+        ): Waiting<void> {
+          const model = new Uint8Array(SECTORS * SECTOR)
+          const file = yield* stack.open(true)
+          for (const [round, { first, count, write, flush }] of operations.entries()) {
+            // Sectors are dealt out: nobody writes what another reads.
+            const mine =
+              Math.floor(first / applications.length) + index * Math.floor(SECTORS / applications.length)
+            const sectors = Math.min(
+              count,
+              Math.floor(SECTORS / applications.length) - (mine % Math.floor(SECTORS / applications.length)),
+            )
+            const bytes = sectors * SECTOR
+            const buffer = user.allocate(bytes, SECTOR)
+            user.put(buffer, new Uint8Array(bytes).fill(write ? 16 * index + round + 1 : 0xee))
+            const { status } = yield* write
+              ? file.write(buffer, bytes, mine * SECTOR)
+              : file.read(buffer, bytes, mine * SECTOR)
+            if (status !== NtStatus.SUCCESS) wrong.push(ntStatusName(status))
+            if (write) model.fill(16 * index + round + 1, mine * SECTOR, mine * SECTOR + bytes)
+            const came = user.get(buffer, bytes) ?? new Uint8Array(0)
+            if (Buffer.compare(came, model.subarray(mine * SECTOR, mine * SECTOR + bytes)) !== 0)
+              wrong.push('data')
+            if (flush && (yield* file.flush()) !== NtStatus.SUCCESS) wrong.push('flush')
+            user.free(buffer)
+          }
+          yield* file.close()
+        }
+        clock.after(SERVE_US, serve)
+        machine.start(() => {
+          kernel.psCreateSystemThread(function* () {
+            yield* stack.start()
+            let running = applications.length
+            for (const [index, operations] of applications.entries()) {
+              kernel.psCreateSystemThread(function* () {
+                yield* application(index, operations)
+                running--
+              })
+            }
+            while (running > 0) yield* kernel.keDelayExecutionThread(1000)
+            yield* stack.pnp(2)
+            serving = false
+          })
+        })
+        expect(serving).toBe(false)
+        expect(wrong).toEqual([])
+        expect(device.served).toBeGreaterThan(applications.flat().length)
+        // Nothing of it was even noticed.
+        expect(rig.adapter.violations.entries()).toEqual([])
+        expect(rig.adapter.counts).toMatchObject({ timeouts: 0, resets: 0, orphans: 0, strayCompletions: 0 })
+        kernel.parts.pool.check()
+        expect(stack.finish()).toEqual(CLEAN)
+      },
+    ),
+    { numRuns: 40 },
+  )
+})
