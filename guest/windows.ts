@@ -6,6 +6,7 @@ import type { NtStatus } from './kernel/nt-status.ts'
 import { ACPI_ROOT, type AcpiNamespace, acpiDriver } from './kernel/pnp/acpi-bus.ts'
 import type { ServiceRegistry } from './kernel/pnp/service-registry.ts'
 import type { Waiting } from './kernel/thread.ts'
+import type { WindowsVersion } from './kernel/version.ts'
 import type { Adapter } from './port/storport/adapter.ts'
 import { type AdapterAdded, storPortDriver } from './port/storport/storport-driver.ts'
 import { blkMiniport } from './virtio/blk-miniport.ts'
@@ -34,11 +35,17 @@ export function installedDrivers(
         hardwareIds: ['ACPI\\LNRO0005'],
         service: 'pvblk',
         className: 'SCSIAdapter',
-        description: 'Paravane VirtIO block adapter',
+        description: adapterName(kernel.version.storport),
       },
       { hardwareIds: ['GenDisk'], service: 'disk', className: 'DiskDrive' },
     ],
   }
+}
+
+/** Whoever looks at an XP guest's devices sees what XP itself has not. */
+function adapterName(storport: WindowsVersion['storport']): string {
+  const name = 'Paravane VirtIO block adapter'
+  return storport === 'in-box' ? name : `${name} (Storport of Server 2003)`
 }
 
 /** Boots: finds the devices of the namespace and starts them. `\\.\PhysicalDrive0` is there afterwards. */

@@ -15,8 +15,11 @@ export interface WindowsVersion {
   readonly containerId: boolean
   /** Message-signalled interrupts may be connected. */
   readonly messageInterrupts: boolean
-  /** Storport is part of the system; before, ScsiPort alone. */
-  readonly storport: boolean
+  /**
+   * Where Storport comes from, under which the bench puts its miniport on every version. Windows XP has ScsiPort
+   * alone: there it is the one of Server 2003, which XP x64 has too. A ScsiPort of our own is later work.
+   */
+  readonly storport: 'in-box' | 'of-2003'
   /** The class driver sends TRIM as a DSM IOCTL. */
   readonly trimIoctl: boolean
 }
@@ -33,7 +36,7 @@ export const WINDOWS_VERSIONS = {
     asynchronousStart: false,
     containerId: false,
     messageInterrupts: false,
-    storport: false,
+    storport: 'of-2003',
     trimIoctl: false,
   },
   vista: {
@@ -46,7 +49,7 @@ export const WINDOWS_VERSIONS = {
     asynchronousStart: true,
     containerId: false,
     messageInterrupts: true,
-    storport: true,
+    storport: 'in-box',
     trimIoctl: false,
   },
   7: {
@@ -59,7 +62,7 @@ export const WINDOWS_VERSIONS = {
     asynchronousStart: true,
     containerId: true,
     messageInterrupts: true,
-    storport: true,
+    storport: 'in-box',
     trimIoctl: true,
   },
 } as const satisfies { readonly [name: string]: WindowsVersion }

@@ -60,6 +60,8 @@ function parse(
     const room = input ? outputBytes : inputBytes
     const first = HEADER_BYTES + senseBytes
     if (!(data >= first && data <= room && lengthBytes <= room - data)) return NtStatus.INVALID_PARAMETER
+    // In front of the data, or it would be written over what the target sent.
+    if (senseBytes > 0 && !(senseAt + senseBytes <= data)) return NtStatus.INVALID_PARAMETER
   }
   const from = at + (SCSI_PASS_THROUGH.cdb as number)
   const cdb = disk.kernel.parts.memory.bytes.slice(from, from + cdbBytes)
