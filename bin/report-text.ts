@@ -29,13 +29,19 @@ function guestText({ guest, virtio, devices }: BenchReport, colours: ChalkInstan
 }
 
 function diskText(disk: DiskReport, timing: DiskTiming | undefined, colours: ChalkInstance): string {
-  const heading = [colours.bold(disk.name), colours.cyan(disk.spec), colours.dim(disk.path ?? 'no drive')]
+  const heading = [
+    colours.bold(disk.name),
+    colours.cyan(disk.spec),
+    disk.path === null ? colours.red('no drive in the guest') : colours.dim(disk.path),
+  ]
   const row = (name: string, value: string) => `  ${colours.dim(name.padEnd(LABEL))} ${value}`
   const lines = [heading.join('  '), row('capacity', capacityText(disk))]
   if (disk.paddedBytes > 0) {
     const padding = `the image ends ${disk.paddedBytes} bytes short of a block; the guest reads zeroes there`
     lines.push(row('', colours.yellow(padding)))
   }
+  // What a guest has no drive for it has neither read nor asked anything.
+  if (disk.path === null) return `${lines.join('\n')}\n`
   for (const [index, line] of partitionLines(disk, colours).entries()) {
     lines.push(row(index === 0 ? 'partitions' : '', line))
   }
@@ -53,7 +59,8 @@ function diskText(disk: DiskReport, timing: DiskTiming | undefined, colours: Cha
 function capacityText({ sectors, blockBytes, serial }: DiskReport): string {
   const blocks = blockBytes === SECTOR_BYTES ? '' : `, blocks of ${groupedText(blockBytes)} bytes`
   const named = serial === '' ? '' : `, serial ${serial}`
-  return `${bytesText(sectors * SECTOR_BYTES)}, ${groupedText(sectors)} sectors${blocks}${named}`
+  const count = `${groupedText(sectors)} sector${sectors === 1 ? '' : 's'}`
+  return `${bytesText(sectors * SECTOR_BYTES)}, ${count}${blocks}${named}`
 }
 
 function partitionLines(

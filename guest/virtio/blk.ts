@@ -90,8 +90,8 @@ interface Slot {
 }
 
 /**
- * A block driver with no operating system above it: negotiates, fills the ring, reaps. What the bench runs
- * until a Windows guest brings its own miniport, and what meets other people's devices.
+ * A block driver with no operating system above it: negotiates, fills the ring, reaps. What the Windows guest's
+ * miniport stands on, and what meets other people's devices by itself.
  *
  * The device is not trusted: nothing it writes is believed beyond the ring's checks, and every wait ends.
  */

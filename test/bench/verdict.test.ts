@@ -67,7 +67,25 @@ describe('a run is not verified when', () => {
     expect(stranger).toMatchObject({ status: 'problem', problem: { code: 28 } })
   })
 
-  test('a disk cannot be started: the tree says so, and the disk beside it is verified', async () => {
+  test('a driver does not start: the tree gives its problem, and the disk beside it is verified', async () => {
+    // Of so many bytes the last offset is no exact number, which the driver sees.
+    const disks = ['memory:size=8P', 'memory:size=64K']
+    const report = await verdict(await createBench({ ...SMALL, disks }))
+    expect(report.verified).toBe(false)
+    const text = 'the guest cannot use it: Paravane VirtIO block adapter: code 10, cannot start'
+    expect(report.problems).toEqual([{ disk: 'disk0', kind: 'not-started', sector: null, text }])
+    expect(report.devices[0]?.children).toMatchObject([
+      { status: 'problem', problem: { code: 10 }, children: [] },
+      { status: 'working', children: [{ status: 'working' }] },
+    ])
+    // The first drive is the second disk's.
+    expect(report.disks).toMatchObject([
+      { path: null, sha256: null, requests: {}, price: { total: 0 } },
+      { path: '\\\\.\\PhysicalDrive0', sha256: expect.any(String), problems: 0 },
+    ])
+  })
+
+  test('a disk cannot be asked how long it is: the disk beside it is verified', async () => {
     // Blocks larger than any driver takes.
     const file = path.join(directory, 'huge-blocks.mjs')
     fs.writeFileSync(

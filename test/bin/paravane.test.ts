@@ -287,6 +287,16 @@ describe('how it ends', () => {
     expect(JSON.parse(json.stdout)).toMatchObject({ verified: false, disks: [{ sha256: null }] })
   })
 
+  test('a disk that the guest cannot start: code 1, and the code of its problem in the tree', async () => {
+    const { code, stdout } = await paravane(['run', '--disk', 'memory:size=8P', '--verify', 'none'])
+    expect(code).toBe(1)
+    expect(stdout).toContain('Paravane VirtIO block adapter  pvblk  code 10: cannot start\n')
+    expect(stdout).toMatch(
+      /\ndisk0 {2}memory:size=8P {2}no drive in the guest\n {2}capacity {4}8\.00 PiB[^\n]*\n\n/,
+    )
+    expect(stdout).toMatch(/\ndisk0: the guest cannot use it: [^\n]*code 10, cannot start\n/)
+  })
+
   test('an exception nobody expected: code 70, and the command that shows it again', async () => {
     const { code, stdout, stderr } = await paravane([
       'run',
