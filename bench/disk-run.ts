@@ -251,9 +251,8 @@ export class DiskRun {
     const counts = disk.machine.adapter?.counts
     if (counts === undefined || counts.timeouts === 0) return
     const { timeouts, resets } = counts
-    disk.problems.add(
+    disk.problems.addFirst(
       'never-answered',
-      null,
       `${timeouts} requests were not answered in time; the port reset the device ${resets} times`,
     )
   }

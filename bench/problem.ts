@@ -38,6 +38,13 @@ export class ProblemList {
     if (this.#first.length < KEPT) this.#first.push({ disk: this.#disk, kind, sector, text })
   }
 
+  /** The same before all others: what explains them. */
+  addFirst(kind: Problem['kind'], text: string): void {
+    this.#total++
+    this.#first.unshift({ disk: this.#disk, kind, sector: null, text })
+    this.#first.splice(KEPT)
+  }
+
   /** A request of the application failed; `offset` null: it has no place. */
   failed(what: string, offset: number | null, status: NtStatus): void {
     const sector = offset === null ? null : offset / SECTOR_BYTES

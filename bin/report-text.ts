@@ -46,6 +46,8 @@ function diskText(disk: DiskReport, timing: DiskTiming | undefined, colours: Cha
     lines.push(row(index === 0 ? 'partitions' : '', line))
   }
   lines.push(row('sha256', disk.sha256 ?? colours.yellow(withoutDigest(disk))))
+  // Nothing was asked: it could not be opened, or not a byte of it was wanted.
+  if (disk.exits.length === 0) return `${lines.join('\n')}\n`
   lines.push(row('compared', comparedText(disk)))
   lines.push(row('requests', listText(Object.entries(disk.requests))))
   lines.push(row('exits', listText(disk.exits.map(({ name, count }) => [name, count]))))
