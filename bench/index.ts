@@ -30,6 +30,13 @@ export type {
   Timing,
   ViolationReport,
 } from './report.ts'
+export {
+  createServer,
+  DiskServer,
+  type ServeDescription,
+  type ServeListener,
+  type ServeOptions,
+} from './serve.ts'
 export { type TraceHeader, TraceLines } from './trace-lines.ts'
 export { VERSION } from './version.ts'
 export { type MachineDisk, WindowsMachine, type WindowsMachineOptions } from './windows-machine.ts'

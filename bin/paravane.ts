@@ -13,9 +13,20 @@ Examples:
   paravane run --windows xp --profile 2010            another guest, an older processor
   paravane run --seed 7 --json --trace run.jsonl      the same run every time, for programs
   paravane devices --windows xp --verbose             the guest's device tree
+  paravane serve file:disk.img --socket /tmp/pv.sock  the disk for QEMU, over vhost-user
   paravane backends                                   every kind of disk, with a spec to paste
 
 Exit codes: 0 verified, 1 violation or wrong data, 2 bad input, 70 a mistake of Paravane's own.`
+
+const SERVE_HELP = `
+Examples:
+  paravane serve file:disk.img --socket /tmp/pv.sock
+  paravane serve 'file:disk.img | overlay' --socket /tmp/pv.sock --queues 2
+
+It prints a QEMU command line to paste, serves one front-end after the other, and ends with Ctrl-C: the image is
+flushed then, and the socket file goes. Writes go to the disk itself; with an overlay they stay in memory.
+
+Exit codes: 0 stopped, 1 a front-end broke a rule or the last flush failed, 2 bad input.`
 
 function makeProgram(ended: (code: number) => void): Command {
   const program = new Command('paravane')
@@ -58,6 +69,20 @@ function makeProgram(ended: (code: number) => void): Command {
     .allowExcessArguments(false)
     .action(async (options) => {
       ended(await (await import('./devices.ts')).devices(options))
+    })
+  program
+    .command('serve')
+    .description('offer a disk as a vhost-user-blk device: to QEMU, or to any other front-end')
+    .argument('<disk>', 'a disk spec')
+    .requiredOption('--socket <path>', 'the socket file, made here')
+    .option('--queues <count>', 'request queues, 1 to 64 (default: 1)')
+    .option('--polling', 'look at the rings all the time: quicker, and a processor is never idle')
+    .option('--require-seals', 'refuse memory that its owner could make shorter under us')
+    .option('--trace <file>', 'write every event as JSON lines')
+    .addHelpText('after', SERVE_HELP)
+    .allowExcessArguments(false)
+    .action(async (disk, options) => {
+      ended(await (await import('./serve.ts')).serve(disk, options))
     })
   program
     .command('backends')

@@ -1,0 +1,147 @@
+import path from 'node:path'
+import { BadDescription } from '../bench/description.ts'
+import { fileIdentity, imageFileOf } from '../bench/image-file.ts'
+import { createServer, type DiskServer, type ServeDescription } from '../bench/serve.ts'
+import { TraceLines } from '../bench/trace-lines.ts'
+import { parseWhole } from '../host/disk/option.ts'
+import type { SessionEnd } from '../host/vhost-user/session.ts'
+import { REQUIREMENTS } from '../protocol/requirement.ts'
+import { explain } from '../protocol/violation.ts'
+import { BadInput, Exit, onExit, print } from './exit.ts'
+import { bytesText } from './quantity.ts'
+import { TraceFile } from './trace-file.ts'
+
+/** Options of `paravane serve` as commander gives them: texts, unchecked. */
+export interface ServeArguments {
+  readonly socket: string
+  readonly queues?: string
+  readonly polling?: boolean
+  readonly requireSeals?: boolean
+  readonly trace?: string
+}
+
+/** Serves a disk until it is told to stop. Returns the exit code. */
+export async function serve(spec: string, given: ServeArguments): Promise<number> {
+  const description = descriptionOf(spec, given)
+  const trace = given.trace === undefined ? null : new TraceFile(checkTrace(given.trace, spec))
+  const server = await createServer(description, {
+    ...(trace === null ? {} : { trace: new TraceLines(trace.write) }),
+    listener: {
+      connected: () => say('front-end connected'),
+      disconnected: (end) => say(`front-end gone: ${endText(end)}`),
+      violated: (violation) => say(explain(violation)),
+    },
+  }).catch((error: unknown) => {
+    throw error instanceof BadDescription ? new BadInput(error.message) : error
+  })
+  try {
+    trace?.open()
+  } catch (error) {
+    await server.close()
+    throw error
+  }
+  const untrace = onExit(() => trace?.close())
+  const restore = stopOnSignal(server)
+  await print(banner(description, server))
+  const flushed = await server.run()
+  restore()
+  untrace()
+  trace?.close()
+  if (trace !== null && trace.error !== null) say(trace.error)
+  if (flushed !== 'ok') say(`the last flush failed (${flushed}): the image may lack what was written`)
+  const broken = server.violations.entries().some(({ rule }) => REQUIREMENTS[rule].level === 'must')
+  return broken || flushed !== 'ok' || trace?.error ? Exit.NOT_VERIFIED : Exit.VERIFIED
+}
+
+/** One line at a time, at once: somebody watches, or a program reads. */
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+function endText(end: SessionEnd): string {
+  switch (end.kind) {
+    case 'hung-up':
+      return 'it closed the connection'
+    case 'violation':
+      return 'it broke a rule and could not be told otherwise'
+    case 'deaf':
+      return 'it does not read what it is sent'
+    case 'closed':
+      return 'closed from here'
+    default:
+      return end satisfies never
+  }
+}
+
+/** The first signal ends the session and flushes the image; another one does not wait for that. */
+function stopOnSignal(server: DiskServer): () => void {
+  const signals = ['SIGINT', 'SIGTERM'] as const
+  const before = signals.map((signal) => process.listeners(signal))
+  const stop = (): void => {
+    restore()
+    server.stop()
+  }
+  function restore(): void {
+    for (const [index, signal] of signals.entries()) {
+      process.removeListener(signal, stop)
+      for (const listener of before[index] ?? []) {
+        if (!process.listeners(signal).includes(listener)) process.on(signal, listener)
+      }
+    }
+  }
+  for (const signal of signals) {
+    process.removeAllListeners(signal)
+    process.on(signal, stop)
+  }
+  return restore
+}
+
+function descriptionOf(spec: string, given: ServeArguments): ServeDescription {
+  const queues = given.queues === undefined ? {} : { queues: whole('queues', given.queues) }
+  return {
+    spec,
+    socket: given.socket,
+    ...queues,
+    polling: given.polling === true,
+    requireSeals: given.requireSeals === true,
+  }
+}
+
+function whole(option: string, text: string): number {
+  const value = parseWhole(text)
+  if (value !== null) return value
+  throw new BadInput(`--${option} is ${JSON.stringify(text)}; it takes a whole number from 1 to 64`)
+}
+
+/** A trace over the image would destroy what is served. */
+function checkTrace(file: string, spec: string): string {
+  const identity = fileIdentity(file)
+  if (identity !== null && imageFileOf(spec)?.identity === identity) {
+    throw new BadInput(`--trace: ${JSON.stringify(file)} is the image of the disk`)
+  }
+  return file
+}
+
+function banner(description: ServeDescription, server: DiskServer): string {
+  const { facts } = server
+  const socket = path.resolve(description.socket)
+  const queues = description.queues ?? 1
+  const access = facts.readOnly ? 'read-only' : 'writes go to it; `| overlay` keeps them in memory'
+  return [
+    `disk      ${description.spec}, ${bytesText(facts.lengthBytes)}, ${access}`,
+    `socket    ${socket}, ${queues} ${queues === 1 ? 'queue' : 'queues'}`,
+    `loop      ${server.loop}`,
+    'qemu      qemu-system-x86_64 -m 512M -machine q35,memory-backend=mem \\',
+    '            -object memory-backend-memfd,id=mem,size=512M,share=on \\',
+    `            -chardev socket,id=paravane,path=${shellWord(socket)},reconnect=1 \\`,
+    `            -device vhost-user-blk-pci,chardev=paravane,num-queues=${queues},disable-legacy=on`,
+    'stop      Ctrl-C',
+    '',
+  ].join('\n')
+}
+
+/** A comma inside of an option of QEMU is written twice. */
+function shellWord(word: string): string {
+  const qemu = word.replaceAll(',', ',,')
+  return /^[\w@%+=:,./-]+$/.test(qemu) ? qemu : `'${qemu.replaceAll("'", `'\\''`)}'`
+}

@@ -1,0 +1,210 @@
+import type { ChildProcess } from 'node:child_process'
+import fs from 'node:fs'
+import path from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { nativeAbsent } from '../../native/platform.ts'
+import { UnixListener } from '../../native/unix-listener.ts'
+import { noise } from '../conformance/disk-backend.ts'
+import { scratch } from '../host/disk-subjects.ts'
+import { Built, type Ended, ended } from './built.ts'
+import { PlainFrontEnd } from './plain-front-end.ts'
+
+const absent = nativeAbsent()
+if (absent !== null) process.stdout.write(`paravane serve is not tested: ${absent}\n`)
+
+const { directory, remove } = scratch()
+let built: Built
+beforeAll(() => {
+  built = new Built()
+})
+afterAll(() => {
+  remove()
+  built.remove()
+})
+
+let sockets = 0
+
+/** A server that listens, and what becomes of it. */
+class Served {
+  readonly socket: string
+  readonly child: ChildProcess
+  readonly ended: Promise<Ended>
+  #said = ''
+  #heard: (() => void)[] = []
+
+  constructor(spec: string, options: readonly string[] = []) {
+    this.socket = path.join(directory, `s${sockets++}`)
+    this.child = built.start(['serve', spec, '--socket', this.socket, ...options], directory)
+    this.ended = ended(this.child)
+    this.child.stdout?.on('data', (text: string) => {
+      this.#said += text
+      for (const heard of this.#heard.splice(0)) heard()
+    })
+    this.child.on('close', () => {
+      for (const heard of this.#heard.splice(0)) heard()
+    })
+  }
+
+  /** Waits until it says this. */
+  async says(what: RegExp): Promise<string> {
+    while (!what.test(this.#said)) {
+      if (this.child.exitCode !== null) throw new Error(`it ended, and said ${this.#said}`)
+      await new Promise<void>((resolve) => this.#heard.push(resolve))
+    }
+    return this.#said
+  }
+
+  async listens(): Promise<string> {
+    return this.says(/Ctrl-C\n/)
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGINT'): Promise<Ended> {
+    this.child.kill(signal)
+    return this.ended
+  }
+}
+
+const image = (name: string) => path.join(directory, name)
+
+describe.skipIf(absent !== null)('paravane serve', () => {
+  test('offers a disk to one front-end after the other, and leaves a flushed image and no socket', async () => {
+    fs.writeFileSync(image('disk.img'), noise(1 << 20, 1))
+    const served = new Served('file:disk.img', ['--queues', '2'])
+    const banner = await served.listens()
+    expect(banner).toMatch(/^disk {6}file:disk\.img, 1\.00 MiB, writes go to it/)
+    expect(banner).toMatch(/^loop {6}\S/m)
+    expect(banner).toContain(`path=${served.socket},reconnect=1`)
+    expect(banner).toContain('vhost-user-blk-pci,chardev=paravane,num-queues=2')
+    const first = new PlainFrontEnd(served.socket)
+    expect(first.start()).toBe(true)
+    expect(Buffer.compare(first.read(8, 4096), noise(1 << 20, 1).subarray(4096, 8192))).toBe(0)
+    const sent = noise(4096, 2)
+    expect(first.write(16, sent)).toBe(0)
+    expect(first.stop()).toBe(2)
+    first.close()
+    const second = new PlainFrontEnd(served.socket)
+    expect(second.start()).toBe(true)
+    expect(Buffer.compare(second.read(16, 4096), sent)).toBe(0)
+    const { code, stdout, stderr } = await served.stop()
+    expect([code, stderr]).toEqual([0, ''])
+    expect(stdout.match(/front-end connected/g)).toHaveLength(2)
+    expect(stdout).toMatch(
+      /front-end gone: it closed the connection\nfront-end connected\nfront-end gone: closed from here\n$/,
+    )
+    expect(second.closedByPeer()).toBe(true)
+    second.close()
+    expect(fs.existsSync(served.socket)).toBe(false)
+    expect(Buffer.compare(fs.readFileSync(image('disk.img')).subarray(8192, 12288), sent)).toBe(0)
+  })
+
+  test.each([
+    ['a disk that answers at once', 'memory:size=1M', []],
+    ['a disk that answers later', 'memory:size=1M | delay:us=300', []],
+    ['callbacks', 'file-async:later.img', []],
+    ['polling', 'memory:size=1M', ['--polling']],
+  ])('serves %s', async (_what, spec, options) => {
+    fs.writeFileSync(image('later.img'), new Uint8Array(1 << 20))
+    const served = new Served(spec, options)
+    await served.listens()
+    const frontEnd = new PlainFrontEnd(served.socket)
+    expect(frontEnd.start()).toBe(true)
+    for (let round = 0; round < 20; round++) {
+      const bytes = noise(4096, round)
+      expect(frontEnd.write(round * 8, bytes)).toBe(0)
+      expect(Buffer.compare(frontEnd.read(round * 8, 4096), bytes)).toBe(0)
+    }
+    const { code } = await served.stop('SIGTERM')
+    expect(code).toBe(0)
+    frontEnd.close()
+  })
+
+  test('names memory that can be made shorter once, and refuses it where seals are asked for', async () => {
+    const tolerant = new Served('memory:size=1M')
+    await tolerant.listens()
+    const one = new PlainFrontEnd(tolerant.socket, { sealed: false })
+    expect(one.start()).toBe(true)
+    const { stdout, code } = await tolerant.stop()
+    expect(stdout.match(/vhost\.memory-unsealed/g)).toHaveLength(1)
+    expect(code).toBe(0)
+    one.close()
+    const strict = new Served('memory:size=1M', ['--require-seals'])
+    await strict.listens()
+    const other = new PlainFrontEnd(strict.socket, { sealed: false })
+    expect(other.start()).toBe(false)
+    expect((await strict.stop()).stdout.match(/vhost\.memory-unsealed/g)).toHaveLength(1)
+    other.close()
+  })
+
+  test('survives a front-end that talks nonsense, says which rule it broke, and serves the next', async () => {
+    const served = new Served('memory:size=1M')
+    await served.listens()
+    const rude = new PlainFrontEnd(served.socket)
+    rude.raw(new Uint8Array(64).fill(0xff))
+    expect(rude.closedByPeer()).toBe(true)
+    rude.close()
+    const polite = new PlainFrontEnd(served.socket)
+    expect(polite.start()).toBe(true)
+    polite.close()
+    await served.says(/front-end gone: it closed/)
+    const { code, stdout } = await served.stop()
+    expect(code).toBe(1)
+    expect(stdout).toMatch(/front-end broke vhost\.version/)
+  })
+
+  test('writes a trace whose first line has the disk', async () => {
+    const served = new Served('memory:size=1M', ['--trace', 'serve.jsonl'])
+    await served.listens()
+    const frontEnd = new PlainFrontEnd(served.socket)
+    frontEnd.start()
+    frontEnd.read(0, 512)
+    await served.stop()
+    frontEnd.close()
+    const lines = fs.readFileSync(image('serve.jsonl'), 'utf8').trimEnd().split('\n')
+    const [header, ...events] = lines.map((line) => JSON.parse(line))
+    expect(header.description.disks).toEqual([{ spec: 'memory:size=1M', write: true }])
+    expect(events.filter(({ name }) => name === 'message').map(({ code }) => code)).toEqual([
+      1, 15, 16, 3, 2, 5, 8, 10, 9, 13, 12, 18,
+    ])
+    expect(events.some(({ name, op }) => name === 'disk' && op === 'read')).toBe(true)
+  })
+})
+
+describe.skipIf(absent !== null)('paravane serve refuses in one line', () => {
+  const refused = async (...args: string[]) => {
+    const { code, stdout, stderr } = await built.run(['serve', ...args], directory)
+    expect([code, stdout]).toEqual([2, ''])
+    expect(stderr).toMatch(/^paravane: [^\n]+\n$/)
+    return stderr
+  }
+
+  test('what cannot be served', async () => {
+    fs.writeFileSync(image('kept.img'), new Uint8Array(1024))
+    fs.writeFileSync(image('plain'), 'not a socket')
+    const somebody = UnixListener.listen(image('taken'))
+    expect(await refused('memory')).toContain('--socket')
+    expect(await refused('--socket', 's')).toContain('disk')
+    expect(await refused('file:none.img', '--socket', 's')).toContain('none.img')
+    expect(await refused('memry', '--socket', 's')).toContain('memry')
+    expect(await refused('memory', '--socket', 'none/s')).toContain('none/s')
+    expect(await refused('memory', '--socket', 'plain')).toContain('plain')
+    expect(await refused('memory', '--socket', 'taken')).toContain('taken')
+    expect(await refused('memory', '--socket', 'x'.repeat(200))).toContain('ENAMETOOLONG')
+    for (const queues of ['0', '65', '-1', 'two', '1.5']) {
+      expect(await refused('memory', '--socket', 's', '--queues', queues)).toContain('queues')
+    }
+    expect(await refused('file:kept.img', '--socket', 's', '--trace', 'kept.img')).toContain(
+      'image of the disk',
+    )
+    expect(await refused('memory', '--socket', 's', '--trace', 'none/t')).toContain('--trace')
+    expect(fs.existsSync(image('s'))).toBe(false)
+    expect(fs.readFileSync(image('plain'), 'utf8')).toBe('not a socket')
+    expect(fs.statSync(image('kept.img')).size).toBe(1024)
+    somebody.close()
+  }, 60_000)
+
+  test('nothing when it is asked for help', async () => {
+    const { code, stdout } = await built.run(['serve', '--help'], directory)
+    expect(code).toBe(0)
+    expect(stdout).toContain('paravane serve file:disk.img --socket /tmp/pv.sock')
+  })
+})
