@@ -37,6 +37,8 @@ export interface WindowsMachineOptions {
   readonly profile: ApicProfile
   readonly virtio: VirtioVersion
   readonly memoryBytes: number
+  /** The guest's memory, where somebody else has to have it too; its own by default. */
+  readonly memory?: GuestMemory
   /** Largest queue of a disk; the device model's own by default. */
   readonly queueSize?: number
   /** Preemption points do what the seed says; off, nothing happens there. */
@@ -78,7 +80,7 @@ export class WindowsMachine {
   constructor(options: WindowsMachineOptions) {
     const { clock, trace, profile, random, preemption } = options
     this.#options = options
-    this.memory = GuestMemory.ofBytes(options.memoryBytes)
+    this.memory = options.memory ?? GuestMemory.ofBytes(options.memoryBytes)
     this.machine = new Machine({
       clock,
       trace,

@@ -175,6 +175,23 @@ export const REQUIREMENTS = {
   'vhost.config-flags': frontEnd('a write says who makes it', 'VHOST_USER_SET_CONFIG'),
   // What a back-end owes, as the front-end sees it.
   'vhost.refused': backEnd('a request that is well-formed is carried out', 'VHOST_USER_PROTOCOL_F_REPLY_ACK'),
+  'vhost.reply-unasked': backEnd('only what was asked is answered', 'Communication'),
+  'vhost.reply-config': backEnd(
+    'as much configuration is answered as was asked, from the same place',
+    'VHOST_USER_GET_CONFIG',
+  ),
+  'vhost.reply-queues': backEnd(
+    'there is at least one queue, and an index for each',
+    'VHOST_USER_GET_QUEUE_NUM',
+  ),
+  'vhost.reply-base': backEnd(
+    'a ring that is stopped has no request out, and tells where it stopped',
+    'VHOST_USER_GET_VRING_BASE',
+  ),
+  'vhost.reply-inflight': backEnd(
+    'the tracking buffer comes with one descriptor, which is that long',
+    'VHOST_USER_GET_INFLIGHT_FD',
+  ),
 } as const satisfies { readonly [id: string]: RequirementText }
 
 export type RequirementId = keyof typeof REQUIREMENTS
