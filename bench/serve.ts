@@ -10,6 +10,7 @@ import type { Pace } from '../hypervisor/pace.ts'
 import type { EdgeLoop, Watch } from '../native/edge-loop.ts'
 import { NativeError } from '../native/native-error.ts'
 import { nativeAbsent } from '../native/platform.ts'
+import { PollLoop } from '../native/poll-loop.ts'
 import { UnixListener } from '../native/unix-listener.ts'
 import type { UnixSocket } from '../native/unix-socket.ts'
 import { UvLoop } from '../native/uv-loop.ts'
@@ -297,6 +298,9 @@ function listen(path: string): UnixListener {
   }
 }
 
-function chooseLoop(_backend: DiskBackend): { readonly loop: EdgeLoop; readonly why: string } {
-  return { loop: new UvLoop(), why: 'layers of this disk answer later' }
+/** Node's loop serves any stack; where nothing is ever answered later, the thread may sleep closer to the kick. */
+function chooseLoop({ facts }: DiskBackend): { readonly loop: EdgeLoop; readonly why: string } {
+  return facts.synchronous
+    ? { loop: new PollLoop(), why: 'every layer of this disk answers at once' }
+    : { loop: new UvLoop(), why: 'a layer of this disk answers later' }
 }

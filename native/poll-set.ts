@@ -29,7 +29,7 @@ export class PollSet {
   }
 
   /** Its index until the next `clear`. */
-  add(descriptor: Descriptor, event: 'readable' | 'writable' = 'readable'): number {
+  add(descriptor: { readonly number: number }, event: 'readable' | 'writable' = 'readable'): number {
     if (this.#count === this.#room) this.#grow()
     const at = TIME_BYTES + this.#count * ENTRY_BYTES
     this.#scratch.view.setInt32(at, descriptor.number, true)

@@ -98,14 +98,15 @@ describe.skipIf(absent !== null)('paravane serve', () => {
   })
 
   test.each([
-    ['a disk that answers at once', 'memory:size=1M', []],
-    ['a disk that answers later', 'memory:size=1M | delay:us=300', []],
-    ['callbacks', 'file-async:later.img', []],
-    ['polling', 'memory:size=1M', ['--polling']],
-  ])('serves %s', async (_what, spec, options) => {
+    ['a disk that answers at once', 'memory:size=1M', [], /^loop.*poll\(2\).*at once$/m],
+    ['a disk that answers later', 'memory:size=1M | delay:us=300', [], /^loop.*Node.*later$/m],
+    ['callbacks', 'file-async:later.img', [], /^loop.*Node.*later$/m],
+    ['a disk that answers at once, polling', 'memory:size=1M', ['--polling'], /^loop.*poll\(2\)/m],
+    ['callbacks, polling', 'file-async:later.img', ['--polling'], /^loop.*Node/m],
+  ])('serves %s', async (_what, spec, options, loop) => {
     fs.writeFileSync(image('later.img'), new Uint8Array(1 << 20))
     const served = new Served(spec, options)
-    await served.listens()
+    expect(await served.listens()).toMatch(loop)
     const frontEnd = new PlainFrontEnd(served.socket)
     expect(frontEnd.start()).toBe(true)
     for (let round = 0; round < 20; round++) {
