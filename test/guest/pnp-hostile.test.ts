@@ -74,28 +74,43 @@ function blockOf(kernel: Kernel, bytes: Uint8Array): number {
 
 describe('a bus driver that gives wrong identities', () => {
   const long = `TEST\\${'x'.repeat(195)}`
-  const cases: readonly [string, number, string][] = [
+  const unfit: readonly [string, number, string][] = [
     ['a device ID with a space', BusQueryId.DEVICE_ID, 'TEST\\a b\0'],
-    ['a device ID with a comma', BusQueryId.DEVICE_ID, 'TEST\\a,b\0'],
-    ['a device ID with a control character', BusQueryId.DEVICE_ID, 'TEST\\a\u0007\0'],
-    ['a device ID beyond ASCII', BusQueryId.DEVICE_ID, 'TEST\\\u00e4\0'],
     ['a device ID without a backslash', BusQueryId.DEVICE_ID, 'TEST\0'],
     ['a device ID with two', BusQueryId.DEVICE_ID, 'TEST\\a\\b\0'],
     ['an empty device ID', BusQueryId.DEVICE_ID, '\0'],
-    ['a device ID of 200 characters', BusQueryId.DEVICE_ID, `${long}\0`],
-    ['a device ID that never ends', BusQueryId.DEVICE_ID, 'TEST\\endless'],
     ['an instance ID with a backslash', BusQueryId.INSTANCE_ID, '0\\1\0'],
-    ['an instance ID that never ends', BusQueryId.INSTANCE_ID, '0'],
     ['a hardware ID with a space', BusQueryId.HARDWARE_IDS, 'TEST\\x\0TEST\\x y\0\0'],
-    ['hardware IDs that never end', BusQueryId.HARDWARE_IDS, 'TEST\\x\0'],
-    ['a compatible ID of 200 characters', BusQueryId.COMPATIBLE_IDS, `${long}\0\0`],
-    ['compatible IDs that never end', BusQueryId.COMPATIBLE_IDS, 'TEST\\x\0'],
   ]
-  for (const [what, type, text] of cases) {
+  for (const [what, type, text] of unfit) {
     it(`gets problem 9 for ${what}`, () => {
       const rig = besides({ id: 'bad', pdoHandle: giveId(type, text) })
       expect(rig.shown().filter((line) => line.includes('9'))).toHaveLength(1)
       rig.end()
+    })
+  }
+
+  /** The last number says of which ID. */
+  const broken: readonly [string, number, string, number][] = [
+    ['a device ID with a comma', BusQueryId.DEVICE_ID, 'TEST\\a,b\0', 1],
+    ['a device ID with a control character', BusQueryId.DEVICE_ID, 'TEST\\a\u0007\0', 1],
+    ['a device ID beyond ASCII', BusQueryId.DEVICE_ID, 'TEST\\\u00e4\0', 1],
+    ['a device ID of 200 characters', BusQueryId.DEVICE_ID, `${long}\0`, 1],
+    ['a device ID that never ends', BusQueryId.DEVICE_ID, 'TEST\\endless', 1],
+    ['an instance ID that never ends', BusQueryId.INSTANCE_ID, '0', 2],
+    ['hardware IDs that never end', BusQueryId.HARDWARE_IDS, 'TEST\\x\0', 3],
+    ['a compatible ID of 200 characters', BusQueryId.COMPATIBLE_IDS, `${long}\0\0`, 4],
+    ['compatible IDs that never end', BusQueryId.COMPATIBLE_IDS, 'TEST\\x\0', 4],
+  ]
+  for (const [what, type, text, which] of broken) {
+    it(`stops the system with 0xCA/3 for ${what}`, () => {
+      const rig = new PnpRig({
+        id: 'r',
+        children: [{ id: 'good' }, { id: 'bad', pdoHandle: giveId(type, text) }],
+      })
+      expect(rig.machine.crash(() => rig.booting())).toEqual([0xca, 3])
+      const [, pdo, , told] = rig.kernel.bugCheck?.parameters ?? []
+      expect([pdo, told]).toEqual([rig.drivers.buses.get('r')?.children[1]?.pdo?.at, which])
     })
   }
 
@@ -117,13 +132,39 @@ describe('a bus driver that gives wrong identities', () => {
     bare.end()
   })
 
-  it('gets problem 42 for the second of two with one identity, and the first works', () => {
+  it('stops the system with 0xCA/1 for two PDOs of one bus with one identity', () => {
+    for (const capabilities of [undefined, {}]) {
+      const own = capabilities === undefined ? {} : { capabilities }
+      const rig = new PnpRig({
+        id: 'r',
+        children: [
+          { id: 'a', description: { ...own } },
+          { id: 'b', description: { deviceId: 'TEST\\A', ...own } },
+        ],
+      })
+      expect(rig.machine.crash(() => rig.booting())).toEqual([0xca, 1])
+      const [a, b] = rig.drivers.buses.get('r')?.children.map(({ pdo }) => pdo?.at) ?? []
+      // The one that was reported later first.
+      expect(rig.kernel.bugCheck?.parameters.slice(1, 3)).toEqual([b, a])
+    }
+  })
+
+  it('gets problem 42 for a device that another bus has already, and that one works', () => {
     const rig = new PnpRig({
       id: 'r',
-      children: [{ id: 'a' }, { id: 'b', description: { deviceId: 'TEST\\A' } }],
+      children: [
+        { id: 'one', children: [{ id: 'a' }] },
+        { id: 'two', children: [{ id: 'b', description: { deviceId: 'TEST\\A' } }] },
+      ],
     })
     rig.boot()
-    expect(rig.shown()).toEqual(['r working', '  A problem 42', '  a working'])
+    expect(rig.shown()).toEqual([
+      'r working',
+      '  one working',
+      '    a working',
+      '  two working',
+      '    A problem 42',
+    ])
     rig.end()
   })
 

@@ -11,6 +11,19 @@ function isIdText(text: string): boolean {
   return true
 }
 
+/**
+ * What no bus driver may answer, PNP_DETECTED_FATAL_ERROR 3: a text that does not end in time, or holds what is
+ * neither printable nor a space, or a comma. (A space is no mistake that stops the system, and still no ID.)
+ */
+export function isBrokenId(text: string | null): boolean {
+  if (text === null || text.length >= ID_LENGTH_MAX) return true
+  for (let at = 0; at < text.length; at++) {
+    const unit = text.charCodeAt(at)
+    if (unit < 0x20 || unit > 0x7f || unit === 0x2c) return true
+  }
+  return false
+}
+
 /** `enumerator\device`: one backslash, something on both sides. */
 export function isDeviceId(text: string): boolean {
   const at = text.indexOf('\\')

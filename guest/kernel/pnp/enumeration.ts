@@ -1,3 +1,4 @@
+import { BugCode, keBugCheckEx } from '../bug-check.ts'
 import type { KernelParts } from '../kernel-parts.ts'
 import { ntSuccess } from '../nt-status.ts'
 import type { Waiting } from '../thread.ts'
@@ -6,6 +7,7 @@ import type { DeviceNode } from './device-node.ts'
 import type { DeviceStart, StartOutcome } from './device-start.ts'
 import type { Identification } from './identification.ts'
 import type { NodeTable } from './node-table.ts'
+import { PnpFatal } from './pnp-fatal.ts'
 import { CapabilityFlag } from './pnp-layout.ts'
 import { DeviceRelation, PnpDeviceState, PnpMinor } from './pnp-minor.ts'
 import type { PnpRequests } from './pnp-request.ts'
@@ -86,7 +88,12 @@ export class Enumeration {
     const { identification, resources, requests, version } = this.#parts
     node.problem = yield* identification.identify(node)
     if (node.problem !== null) return
-    if (this.#isTaken(node)) {
+    const other = this.#namesake(node)
+    if (other !== null) {
+      // One bus that speaks of two is broken; a device that is found in a second place waits for the first to go.
+      if (other.parent === node.parent) {
+        keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, PnpFatal.DUPLICATE_PDO, node.pdo.at, other.pdo.at)
+      }
       node.problem = Problem.DUPLICATE_DEVICE
       return
     }
@@ -96,13 +103,14 @@ export class Enumeration {
     if (version.containerId) yield* requests.send(node.pdo, PnpMinor.DEVICE_ENUMERATED)
   }
 
-  /** Whether another device has the node's path. */
-  #isTaken(node: DeviceNode): boolean {
+  /** Another device that has the node's path. */
+  #namesake(node: DeviceNode): DeviceNode | null {
     const path = node.instancePath.toUpperCase()
-    return this.#parts
+    const found = this.#parts
       .root()
       .subtree()
-      .some((other) => other !== node && !other.isLeaving && other.instancePath.toUpperCase() === path)
+      .find((other) => other !== node && !other.isLeaving && other.instancePath.toUpperCase() === path)
+    return found ?? null
   }
 
   /** Drivers, resources, START, and then the children. */

@@ -1,10 +1,12 @@
+import { BugCode, keBugCheckEx } from '../bug-check.ts'
 import type { KernelParts } from '../kernel-parts.ts'
 import { NtStatus, ntSuccess } from '../nt-status.ts'
 import { PoolType, poolTag } from '../pool.ts'
 import type { Waiting } from '../thread.ts'
 import type { WindowsVersion } from '../version.ts'
-import { isDeviceId, isHardwareId, isInstanceId, uniqueInstance } from './device-id.ts'
+import { isBrokenId, isDeviceId, isHardwareId, isInstanceId, uniqueInstance } from './device-id.ts'
 import type { DeviceNode } from './device-node.ts'
+import { PnpFatal } from './pnp-fatal.ts'
 import { CapabilityFlag, DEVICE_CAPABILITIES, PNP_BUS_INFORMATION } from './pnp-layout.ts'
 import { BusQueryId, DeviceText, LANGUAGE, PnpMinor } from './pnp-minor.ts'
 import type { PnpRequests } from './pnp-request.ts'
@@ -41,15 +43,14 @@ export class Identification {
     const instanceId = yield* this.#id(node, BusQueryId.INSTANCE_ID)
     const hardwareIds = yield* this.#ids(node, BusQueryId.HARDWARE_IDS)
     const compatibleIds = yield* this.#ids(node, BusQueryId.COMPATIBLE_IDS)
-    const containerId = this.#version.containerId ? yield* this.#id(node, BusQueryId.CONTAINER_ID) : ''
+    const containerId = this.#version.containerId ? yield* this.#containerId(node) : null
     const description = yield* this.#text(node, DeviceText.DESCRIPTION)
     const location = yield* this.#text(node, DeviceText.LOCATION_INFORMATION)
     const busType = yield* this.#busType(node)
     if (this.#short || capabilities === null) return Problem.OUT_OF_MEMORY
-    if (deviceId === null || !isDeviceId(deviceId)) return Problem.INVALID_DATA
-    if (instanceId === null || (instanceId !== '' && !isInstanceId(instanceId))) return Problem.INVALID_DATA
-    if (hardwareIds?.every(isHardwareId) !== true) return Problem.INVALID_DATA
-    if (compatibleIds?.every(isHardwareId) !== true) return Problem.INVALID_DATA
+    if (!isDeviceId(deviceId)) return Problem.INVALID_DATA
+    if (instanceId !== '' && !isInstanceId(instanceId)) return Problem.INVALID_DATA
+    if (![...hardwareIds, ...compatibleIds].every(isHardwareId)) return Problem.INVALID_DATA
     const globallyUnique = (capabilities.flags & CapabilityFlag.UNIQUE_ID) !== 0 && instanceId !== ''
     const instance = globallyUnique
       ? instanceId
@@ -59,7 +60,7 @@ export class Identification {
       deviceId,
       hardwareIds,
       compatibleIds,
-      containerId: containerId === '' ? null : containerId,
+      containerId,
       description,
       location,
       capabilities: capabilities.flags,
@@ -91,13 +92,41 @@ export class Identification {
     return ntSuccess(status) ? told : none
   }
 
-  /** One ID: '' when the PDO has none, null when what it gave has no end. */
-  *#id(node: DeviceNode, type: BusQueryId): Waiting<string | null> {
-    return yield* this.#read(node, PnpMinor.QUERY_ID, type, 0, (at) => readText(this.#parts, at), '')
+  /** One ID: '' when the PDO has none. One that nobody may answer stops the system. */
+  *#id(node: DeviceNode, type: BusQueryId): Waiting<string> {
+    const read = (at: number): string => {
+      const text = readText(this.#parts, at)
+      return text === null || isBrokenId(text) ? this.#broken(node, at, type) : text
+    }
+    return yield* this.#read(node, PnpMinor.QUERY_ID, type, 0, read, '')
   }
 
-  *#ids(node: DeviceNode, type: BusQueryId): Waiting<string[] | null> {
-    return yield* this.#read(node, PnpMinor.QUERY_ID, type, 0, (at) => readTextList(this.#parts, at), [])
+  *#ids(node: DeviceNode, type: BusQueryId): Waiting<string[]> {
+    const read = (at: number): string[] => {
+      const texts = readTextList(this.#parts, at)
+      return texts === null || texts.some(isBrokenId) ? this.#broken(node, at, type) : texts
+    }
+    return yield* this.#read(node, PnpMinor.QUERY_ID, type, 0, read, [])
+  }
+
+  /** One that cannot be read is none. */
+  *#containerId(node: DeviceNode): Waiting<string | null> {
+    const read = (at: number): string | null => readText(this.#parts, at)
+    const id = yield* this.#read(node, PnpMinor.QUERY_ID, BusQueryId.CONTAINER_ID, 0, read, null)
+    return id === '' ? null : id
+  }
+
+  #broken(node: DeviceNode, at: number, type: BusQueryId): never {
+    const which = [BusQueryId.DEVICE_ID, BusQueryId.INSTANCE_ID, BusQueryId.HARDWARE_IDS].indexOf(
+      type as never,
+    )
+    keBugCheckEx(
+      BugCode.PNP_DETECTED_FATAL_ERROR,
+      PnpFatal.BROKEN_ID,
+      node.pdo.at,
+      at,
+      which < 0 ? 4 : which + 1,
+    )
   }
 
   *#text(node: DeviceNode, type: DeviceText): Waiting<string | null> {

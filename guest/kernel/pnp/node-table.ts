@@ -6,11 +6,9 @@ import { NtStatus, ntSuccess } from '../nt-status.ts'
 import type { Waiting } from '../thread.ts'
 import { DeviceNode } from './device-node.ts'
 import { readRelations } from './device-relations.ts'
+import { PnpFatal } from './pnp-fatal.ts'
 import { type DeviceRelation, PnpMinor } from './pnp-minor.ts'
 import type { PnpRequests } from './pnp-request.ts'
-
-/** PNP_DETECTED_FATAL_ERROR, its first parameter. */
-const Fatal = { NOT_A_PDO: 2, DELETED_PDO: 4, NULL_PDO: 8 } as const
 
 /** What a stack answered to QUERY_DEVICE_RELATIONS: one reference is held for each device. */
 export type RelationsAnswer = readonly DeviceObject[] | 'none' | 'malformed' | 'no-memory'
@@ -32,7 +30,7 @@ export class NodeTable {
 
   /** The node of a device that must be a PDO. */
   nodeOfPdo(pdo: DeviceObject): DeviceNode {
-    return this.nodeOf(pdo) ?? keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, Fatal.NOT_A_PDO, pdo.at)
+    return this.nodeOf(pdo) ?? keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, PnpFatal.NOT_A_PDO, pdo.at)
   }
 
   /** A node for a PDO that was reported; the report's reference becomes the node's. */
@@ -72,13 +70,13 @@ export class NodeTable {
   }
 
   #reported(at: number): DeviceObject {
-    if (at === 0) return keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, Fatal.NULL_PDO)
+    if (at === 0) return keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, PnpFatal.NULL_PDO)
     const device = this.#parts.devices.find(at)
     // Whatever stands on another device is no PDO.
     if (device === null || device.attachedTo !== 0) {
-      return keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, Fatal.NOT_A_PDO, at)
+      return keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, PnpFatal.NOT_A_PDO, at)
     }
-    if (device.deleted) keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, Fatal.DELETED_PDO, at)
+    if (device.deleted) keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, PnpFatal.DELETED_PDO, at)
     return device
   }
 
