@@ -101,6 +101,15 @@ export class User {
     return ntSuccess(status) ? new UserFile(this, handle, overlapped) : status
   }
 
+  /**
+   * SetupDiGetClassDevs for a device interface class, DIGCF_PRESENT: paths that `open` takes, of devices that work.
+   * @param guid as `InterfaceClass` has it.
+   */
+  deviceInterfaces(guid: string): string[] {
+    const links = this.kernel.pnp.interfaces.list(guid)
+    return links.map((link) => `\\\\?\\${link.slice('\\??\\'.length)}`)
+  }
+
   /** CreateIoCompletionPort without a file. */
   createPort(): UserPort | NtStatus {
     const { status, handle } = this.kernel.nt.createIoCompletion()

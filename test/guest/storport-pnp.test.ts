@@ -178,6 +178,8 @@ it('a port device is what its flags say', async () => {
     yield* hand.load()
     yield* hand.start()
     const [unit] = yield* hand.children()
-    expect(unit?.flags ?? 0).toBe(DeviceFlag.DIRECT_IO | DeviceFlag.BUS_ENUMERATED_DEVICE)
+    expect(unit?.flags ?? 0).toBe(
+      DeviceFlag.DIRECT_IO | DeviceFlag.BUS_ENUMERATED_DEVICE | DeviceFlag.DEVICE_HAS_NAME,
+    )
   })
 })

@@ -1,6 +1,7 @@
 /** The whole stack over a vhost-user daemon: application, class driver, port, miniport, MMIO, front-end, socket. */
-import { NativeFrontEndEdge, sharedGuestMemory } from '../../bench/vhost-user-edge.ts'
+
 import { seededRandom } from '../../bench/random.ts'
+import { NativeFrontEndEdge, sharedGuestMemory } from '../../bench/vhost-user-edge.ts'
 import { type MachineDisk, WindowsMachine } from '../../bench/windows-machine.ts'
 import { WINDOWS_VERSIONS } from '../../guest/kernel/version.ts'
 import { FrontEndDevice } from '../../host/vhost-user/front-end.ts'

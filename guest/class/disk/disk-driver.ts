@@ -4,6 +4,7 @@ import { DeviceCharacteristic, DeviceFlag, DeviceType, Major } from '../../kerne
 import type { Irp } from '../../kernel/irp.ts'
 import type { Kernel } from '../../kernel/kernel.ts'
 import { NtStatus } from '../../kernel/nt-status.ts'
+import { InterfaceClass } from '../../kernel/pnp/device-interface.ts'
 import type { Waiting } from '../../kernel/thread.ts'
 import { SrbFunction } from '../../port/srb.ts'
 import { Cdb } from './cdb.ts'
@@ -78,6 +79,8 @@ class DiskDriver {
       return NtStatus.INSUFFICIENT_RESOURCES
     }
     fdo.extension = disk
+    const link = kernel.pnp.interfaces.register(pdo, InterfaceClass.DISK)
+    disk.interfaceLink = typeof link === 'string' ? link : null
     fdo.characteristics |= DeviceCharacteristic.DEVICE_SECURE_OPEN
     fdo.flags |= DeviceFlag.DIRECT_IO | (lower.flags & DeviceFlag.POWER_PAGABLE)
     const links = [

@@ -36,7 +36,9 @@ function agree(disk: Disk, irp: Irp): NtStatus | Waiting {
 function* start(disk: Disk, irp: Irp): Waiting {
   const below = yield* disk.kernel.ioForwardIrpSynchronously(disk.lower, irp)
   if (!ntSuccess(below)) return disk.complete(irp, below)
-  return disk.complete(irp, yield* startDisk(disk))
+  const status = yield* startDisk(disk)
+  if (ntSuccess(status)) disk.show(true)
+  return disk.complete(irp, status)
 }
 
 /** No request is let in; those under way end; then the stack goes, from the top down. */

@@ -54,6 +54,8 @@ export class Disk implements PacketOwner, TransferLimits {
   mediaChanges: number
   table: PartitionTable
   partitions: readonly PartitionDevice[]
+  /** Of its device interface; null where no bus reported the PDO. */
+  interfaceLink: string | null
   /** Symbolic links that lead here. */
   links: readonly string[]
   readonly timeoutSeconds: number
@@ -93,6 +95,7 @@ export class Disk implements PacketOwner, TransferLimits {
     this.mediaChanges = 0
     this.table = NO_TABLE
     this.partitions = []
+    this.interfaceLink = null
     this.links = []
     this.timeoutSeconds = TIMEOUT_SECONDS
     this.#refreshing = false
@@ -237,10 +240,16 @@ export class Disk implements PacketOwner, TransferLimits {
     return NtStatus.SUCCESS
   }
 
+  /** Whether applications find it by what it is. */
+  show(shown: boolean): void {
+    if (this.interfaceLink !== null) this.kernel.pnp.interfaces.setState(this.interfaceLink, shown)
+  }
+
   /** The device is gone: nobody is let in any more, and nothing waits for another try. */
   vanish(): void {
     if (this.gone) return
     this.state = 'gone'
+    this.show(false)
     const before = this.kernel.keRaiseIrql(2)
     this.packets.abandonDelayed()
     this.kernel.keLowerIrql(before)

@@ -1,6 +1,7 @@
 export * from './acpi-bus.ts'
 export * from './arbiter.ts'
 export * from './device-id.ts'
+export * from './device-interface.ts'
 export * from './device-relations.ts'
 export * from './device-view.ts'
 export * from './node-state.ts'

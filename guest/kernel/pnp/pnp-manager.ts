@@ -4,6 +4,7 @@ import { NtStatus } from '../nt-status.ts'
 import type { Waiting } from '../thread.ts'
 import type { WindowsVersion } from '../version.ts'
 import { ActionQueue } from './action-queue.ts'
+import { DeviceInterfaces } from './device-interface.ts'
 import type { DeviceNode } from './device-node.ts'
 import { DeviceStart } from './device-start.ts'
 import { type DeviceView, viewOf } from './device-view.ts'
@@ -41,6 +42,7 @@ export class PnpManager {
   readonly #enumeration: Enumeration
   readonly #removal: Removal
   readonly #rebalance: Rebalance
+  readonly interfaces: DeviceInterfaces
   #registry: ServiceRegistry
   #bus: RootBus | null
   #root: DeviceNode | null
@@ -61,11 +63,13 @@ export class PnpManager {
     )
     this.#requests = requests
     this.#nodes = nodes
+    this.interfaces = new DeviceInterfaces(parts)
     this.#removal = new Removal({
       nodes,
       requests,
       resources,
       builder,
+      interfaces: this.interfaces,
       settleStarts,
       rescan: (node) => this.#actions.queue(() => this.#enumeration.enumerate(node)),
     })

@@ -1,6 +1,7 @@
 import { DeviceExtensionFlag } from '../io-layout.ts'
 import { type NtStatus, ntSuccess } from '../nt-status.ts'
 import type { Waiting } from '../thread.ts'
+import type { DeviceInterfaces } from './device-interface.ts'
 import type { DeviceNode } from './device-node.ts'
 import { mayBeSurprised } from './node-state.ts'
 import type { NodeTable } from './node-table.ts'
@@ -30,6 +31,7 @@ export interface RemovalParts {
   readonly requests: PnpRequests
   readonly resources: ResourceAssignment
   readonly builder: StackBuilder
+  readonly interfaces: DeviceInterfaces
   /** Waits for STARTs under way at the node and below, with what follows from them. */
   readonly settleStarts: (top: DeviceNode) => Waiting<void>
   /** The bus may still list a PDO whose node is gone. */
@@ -78,6 +80,7 @@ export class Removal {
       node.advance('surprise-remove')
       this.#parts.builder.mark(node, DeviceExtensionFlag.REMOVE_PENDING, true)
       yield* this.#parts.requests.send(node.pdo, PnpMinor.SURPRISE_REMOVAL)
+      this.#parts.interfaces.disableOf(node.pdo)
       // Drivers have let go of the hardware by now: a successor need not wait for the last handle.
       this.#parts.resources.release(node)
     }
@@ -170,6 +173,7 @@ export class Removal {
     for (const node of nodes) {
       node.advance('remove')
       yield* requests.send(node.pdo, PnpMinor.REMOVE_DEVICE)
+      this.#parts.interfaces.disableOf(node.pdo)
       if (node.pdo.attachedDevice !== 0) stuck.add(node)
       builder.mark(node, DeviceExtensionFlag.REMOVE_PENDING | DeviceExtensionFlag.START_PENDING, false)
       resources.release(node)
