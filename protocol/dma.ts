@@ -21,10 +21,10 @@ export class DmaSpace {
    * Addresses from `plainBase` to below `plainEnd` are reachable as they are: a shortcut for `reaches`, and
    * empty where an address has to be looked up.
    */
-  plainBase: number
-  plainEnd: number
+  plainBase = 0
+  plainEnd = 0
   /** Null costs one comparison per request. */
-  log: PageLog | null
+  log: PageLog | null = null
 
   constructor(memory: GuestMemory, log: PageLog | null = null) {
     this.memory = memory

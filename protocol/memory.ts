@@ -25,8 +25,8 @@ export interface Region {
 const VIEWS_KEPT = 1024
 
 class Placed {
-  readonly base: number
-  readonly end: number
+  readonly base: number = 0
+  readonly end: number = 0
   readonly bytes: Uint8Array<ArrayBuffer>
   readonly shared: boolean
   /** The whole region: what cursors point into. */
@@ -90,8 +90,8 @@ export class GuestMemory {
   /** The region of the last hit: most guests have one, and neighbours come together. */
   #last: Placed
   /** The largest region: most addresses lie in it, and comparing with two numbers is cheaper than a call. */
-  readonly mainBase: number
-  readonly mainEnd: number
+  readonly mainBase: number = 0
+  readonly mainEnd: number = 0
 
   /** @throws when `regionsInvalid`. */
   constructor(regions: readonly Region[]) {

@@ -5,19 +5,11 @@ import type { Gpa } from '../../protocol/memory.ts'
  * allocates nothing.
  */
 export class Segments {
-  readonly addresses: number[]
-  readonly lengths: number[]
-  count: number
-  readableCount: number
-  writableBytes: number
-
-  constructor() {
-    this.addresses = []
-    this.lengths = []
-    this.count = 0
-    this.readableCount = 0
-    this.writableBytes = 0
-  }
+  readonly addresses: number[] = []
+  readonly lengths: number[] = []
+  count = 0
+  readableCount = 0
+  writableBytes = 0
 
   clear(): void {
     this.count = 0

@@ -23,7 +23,7 @@ import {
   VirtqUsed,
   VirtqUsedElem,
 } from '../../protocol/virtio/ring.ts'
-import type { Window } from '../../protocol/window.ts'
+import { NO_HALVES, Window } from '../../protocol/window.ts'
 import type { Segments } from './segments.ts'
 
 // Constants of this module are folded into optimized code; a property of an import is loaded every time.
@@ -48,7 +48,14 @@ const INDIRECT = DescFlag.INDIRECT
 const NO_INTERRUPT = AvailFlag.NO_INTERRUPT
 const NO_NOTIFY = UsedFlag.NO_NOTIFY
 
+/** Where things lie in words of the areas, for the direct way to them. */
+const DESC_WORDS = DESC_BYTES / 4
+const AVAIL_RING_HALF = AVAIL_RING / 2
+const TWO_32 = 0x1_0000_0000
+
 const NOT_OUT = 0xffff
+const NOWHERE = new Window()
+const NO_COUNTS = new Float64Array(0)
 
 export interface DriverRingSetup {
   readonly platform: Pick<GuestPlatform, 'memory' | 'allocate'>
@@ -81,37 +88,38 @@ function owned(window: Window | null): Window {
  * outstanding; anything else breaks the ring (`broken`), and the owners are for `drain`.
  */
 export class DriverRing<T extends object> {
-  readonly size: number
+  // Fields begin as what they will be: a number that was undefined first is checked at every use ever after.
+  readonly size: number = 0
   readonly place: QueuePlace
-  readonly #queue: number
-  readonly #eventIdx: boolean
+  readonly #queue: number = 0
+  readonly #eventIdx: boolean = false
   readonly #violated: (violation: Violation) => void
-  readonly #descriptors: Window
-  readonly #available: Window
-  readonly #used: Window
-  readonly #indirect: Window | null
-  readonly #indirectAt: number
-  readonly #indirectSegments: number
-  readonly #usedEvent: number
-  readonly #availEvent: number
+  readonly #descriptors: Window = NOWHERE
+  readonly #available: Window = NOWHERE
+  readonly #used: Window = NOWHERE
+  readonly #indirect: Window | null = null
+  readonly #indirectAt: number = 0
+  readonly #indirectSegments: number = 0
+  readonly #usedEvent: number = 0
+  readonly #availEvent: number = 0
   /** A stack of free descriptors. */
-  readonly #free: Uint16Array
-  #freeCount: number
+  readonly #free: Uint16Array = NO_HALVES
+  #freeCount = 0
   /** By descriptor: the next of its chain, or NOT_OUT at the end. */
-  readonly #link: Uint16Array
+  readonly #link: Uint16Array = NO_HALVES
   /** By head: who posted it (undefined while it is not out), and how much it may be written. */
-  readonly #owners: (T | undefined)[]
-  readonly #writable: Float64Array
+  readonly #owners: (T | undefined)[] = []
+  readonly #writable: Float64Array = NO_COUNTS
   /** By head: which post it was, counted from the beginning; modulo anything, an old one would look new. */
-  readonly #postOf: Float64Array
-  readonly #reaped: { owner: T | undefined; writtenBytes: number }
-  #outstanding: number
+  readonly #postOf: Float64Array = NO_COUNTS
+  readonly #reaped: { owner: T | undefined; writtenBytes: number } = { owner: undefined, writtenBytes: 0 }
+  #outstanding = 0
   /** Requests made ready and shown, counted from the beginning: what is shared is these modulo 65536. */
-  #posted: number
-  #published: number
-  #nextUsed: number
-  #seenUsed: number
-  #broken: boolean
+  #posted = 0
+  #published = 0
+  #nextUsed = 0
+  #seenUsed = 0
+  #broken = false
 
   /** @throws when the size is none of a split queue's, or an indirect table is longer than the queue. */
   constructor(setup: DriverRingSetup) {
@@ -131,8 +139,6 @@ export class DriverRing<T extends object> {
     this.#available = owned(memory.window(driver, availRingBytes(size), AVAIL_ALIGN))
     this.#used = owned(memory.window(device, usedRingBytes(size), USED_ALIGN))
     this.#indirectSegments = indirectSegments
-    this.#indirectAt = 0
-    this.#indirect = null
     if (indirectSegments > 0) {
       const bytes = size * indirectSegments * DESC_BYTES
       const at = platform.allocate(bytes, DESC_ALIGN)
@@ -147,13 +153,6 @@ export class DriverRing<T extends object> {
     this.#owners = new Array<T | undefined>(size).fill(undefined)
     this.#writable = new Float64Array(size)
     this.#postOf = new Float64Array(size)
-    this.#reaped = { owner: undefined, writtenBytes: 0 }
-    this.#outstanding = 0
-    this.#posted = 0
-    this.#published = 0
-    this.#nextUsed = 0
-    this.#seenUsed = 0
-    this.#broken = false
   }
 
   get outstanding(): number {
@@ -184,9 +183,13 @@ export class DriverRing<T extends object> {
     else this.#fillDirect(segments)
     this.#owners[head] = owner
     this.#writable[head] = segments.writableBytes
-    this.#available.putLe16(AVAIL_RING, head, (this.#posted & (this.size - 1)) * 2)
-    this.#postOf[head] = this.#posted
-    this.#posted++
+    const posted = this.#posted
+    const slot = posted & (this.size - 1)
+    const { halves } = this.#available
+    if (halves.length > 0) halves[AVAIL_RING_HALF + slot] = head
+    else this.#available.putLe16(AVAIL_RING, head, slot * 2)
+    this.#postOf[head] = posted
+    this.#posted = posted + 1
     this.#outstanding++
     return true
   }
@@ -205,31 +208,26 @@ export class DriverRing<T extends object> {
   /** The next used buffer, in an object the ring keeps and refills; null when there is none. */
   reap(): Reaped<T> | null {
     if (this.#broken) return null
+    const used = this.#used
     const next = this.#nextUsed
-    if (next === this.#seenUsed) {
-      const seen = this.#used.loadIndex(USED_IDX)
-      const ahead = (seen - next) & 0xffff
-      if (ahead === 0) return null
-      const shown = this.#outstanding - (this.#posted - this.#published)
-      if (!(ahead <= shown)) return this.#break('split.used-leap', USED_IDX, ahead, shown)
-      this.#seenUsed = seen
-    }
+    if (next === this.#seenUsed && !this.#look()) return null
     const base = (next & (this.size - 1)) * ELEM_BYTES + USED_RING
-    const head = this.#used.le32(ELEM_ID, base)
-    const writtenBytes = this.#used.le32(ELEM_LEN, base)
+    const { words } = used
+    const head = words[(base + ELEM_ID) >>> 2] ?? used.le32(ELEM_ID, base)
+    const writtenBytes = words[(base + ELEM_LEN) >>> 2] ?? used.le32(ELEM_LEN, base)
     // One that was only posted is none of the device's yet.
     const isOut = head < this.size && (this.#postOf[head] as number) < this.#published
     const owner = isOut ? this.#owners[head] : undefined
     if (owner === undefined) return this.#break('split.used-id', base + ELEM_ID, head, this.size - 1)
     this.#nextUsed = (next + 1) & 0xffff
     const writable = this.#writable[head] as number
-    if (!(writtenBytes <= writable)) {
-      this.#report('split.used-length', base + ELEM_LEN, writtenBytes, writable)
-    }
+    const isWithin = writtenBytes <= writable
+    if (!isWithin) this.#report('split.used-length', base + ELEM_LEN, writtenBytes, writable)
     this.#release(head)
-    this.#reaped.owner = owner
-    this.#reaped.writtenBytes = Math.min(writtenBytes, writable)
-    return this.#reaped as Reaped<T>
+    const reaped = this.#reaped
+    reaped.owner = owner
+    reaped.writtenBytes = isWithin ? writtenBytes : writable
+    return reaped as Reaped<T>
   }
 
   /** Asks for no interrupts until `rearm`; a wish, not a promise of the device's. */
@@ -261,58 +259,70 @@ export class DriverRing<T extends object> {
     return owners
   }
 
+  /** Looks whether more came back. False: nothing did, or nothing that can be believed. */
+  #look(): boolean {
+    const seen = this.#used.loadIndex(USED_IDX)
+    const ahead = (seen - this.#nextUsed) & 0xffff
+    if (ahead === 0) return false
+    const shown = this.#outstanding - (this.#posted - this.#published)
+    if (!(ahead <= shown)) return this.#break('split.used-leap', USED_IDX, ahead, shown) !== null
+    this.#seenUsed = seen
+    return true
+  }
+
   #fillDirect(segments: Segments): void {
     const { count, readableCount, addresses, lengths } = segments
     const table = this.#descriptors
+    const { words } = table
     const free = this.#free
+    const link = this.#link
     let top = this.#freeCount - 1
     let index = free[top] as number
     for (let i = 0; i < count; i++) {
-      const base = index * DESC_BYTES
-      const write = i < readableCount ? 0 : WRITE
-      table.putLe64(DESC_ADDR, addresses[i] as number, base)
-      table.putLe32(DESC_LEN, lengths[i] as number, base)
-      if (i === count - 1) {
-        table.putLe32(DESC_FLAGS_AND_NEXT, write, base)
-        this.#link[index] = NOT_OUT
-      } else {
-        const next = free[--top] as number
-        table.putLe32(DESC_FLAGS_AND_NEXT, write | NEXT | (next << 16), base)
-        this.#link[index] = next
-        index = next
+      let flagsAndNext = i < readableCount ? 0 : WRITE
+      let next = NOT_OUT
+      if (i < count - 1) {
+        next = free[--top] as number
+        flagsAndNext |= NEXT | (next << 16)
       }
+      const at = index * DESC_WORDS
+      describe(table, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)
+      link[index] = next
+      index = next
     }
     this.#freeCount = top
   }
 
   #fillIndirect(tables: Window, head: number, segments: Segments): void {
     const { count, readableCount, addresses, lengths } = segments
-    const tableBase = head * this.#indirectSegments * DESC_BYTES
+    const { words } = tables
+    const first = head * this.#indirectSegments
     for (let i = 0; i < count; i++) {
-      const base = tableBase + i * DESC_BYTES
-      const last = i === count - 1
-      const write = i < readableCount ? 0 : WRITE
-      tables.putLe64(DESC_ADDR, addresses[i] as number, base)
-      tables.putLe32(DESC_LEN, lengths[i] as number, base)
-      tables.putLe32(DESC_FLAGS_AND_NEXT, last ? write : write | NEXT | ((i + 1) << 16), base)
+      let flagsAndNext = i < readableCount ? 0 : WRITE
+      if (i < count - 1) flagsAndNext |= NEXT | ((i + 1) << 16)
+      const at = (first + i) * DESC_WORDS
+      describe(tables, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)
     }
     this.#freeCount--
     this.#link[head] = NOT_OUT
-    const base = head * DESC_BYTES
-    this.#descriptors.putLe64(DESC_ADDR, this.#indirectAt + tableBase, base)
-    this.#descriptors.putLe32(DESC_LEN, count * DESC_BYTES, base)
-    this.#descriptors.putLe32(DESC_FLAGS_AND_NEXT, INDIRECT, base)
+    const table = this.#descriptors
+    const address = this.#indirectAt + first * DESC_BYTES
+    describe(table, table.words, head * DESC_WORDS, address, count * DESC_BYTES, INDIRECT)
   }
 
   #release(head: number): void {
     this.#owners[head] = undefined
     this.#outstanding--
+    const free = this.#free
+    const link = this.#link
+    let count = this.#freeCount
     for (let index = head; index !== NOT_OUT; ) {
-      const next = this.#link[index] as number
-      this.#link[index] = NOT_OUT
-      this.#free[this.#freeCount++] = index
+      const next = link[index] as number
+      link[index] = NOT_OUT
+      free[count++] = index
       index = next
     }
+    this.#freeCount = count
   }
 
   /** `offset` of the offending value in the used ring. */
@@ -326,4 +336,29 @@ export class DriverRing<T extends object> {
     this.#report(rule, offset, seen, expected)
     return null
   }
+}
+
+/** Writes the descriptor that begins with word `at` of a table. */
+function describe(
+  table: Window,
+  words: Uint32Array,
+  at: number,
+  addr: number,
+  len: number,
+  flagsAndNext: number,
+): void {
+  if (words.length > 0) {
+    words[at] = addr
+    words[at + 1] = addr < TWO_32 ? 0 : addr / TWO_32
+    words[at + 2] = len
+    words[at + 3] = flagsAndNext
+  } else {
+    describeApart(table, at * 4, addr, len, flagsAndNext)
+  }
+}
+
+function describeApart(table: Window, base: number, addr: number, len: number, flagsAndNext: number): void {
+  table.putLe64(DESC_ADDR, addr, base)
+  table.putLe32(DESC_LEN, len, base)
+  table.putLe32(DESC_FLAGS_AND_NEXT, flagsAndNext, base)
 }

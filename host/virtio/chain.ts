@@ -1,33 +1,25 @@
 /**
  * A checked chain of buffers: all readable ones, then all writable ones, each wholly in reachable memory.
  *
- * Chains are pooled by their ring, so that taking one allocates nothing; the arrays are overwritten, never
+ * A ring keeps one for each head, so that taking it allocates nothing; the arrays are overwritten, never
  * shortened. Segments are (address, bytes) pairs in the order of the chain.
  */
 export class Chain {
   /** First descriptor: what the used ring names. */
-  head: number
+  readonly head: number = 0
   /** The request's id in the trace, unique in its ring since the ring started. */
-  id: number
+  id = 0
   /** Taken and not yet completed or abandoned. */
-  live: boolean
-  readonly addresses: number[]
-  readonly lengths: number[]
+  live = false
+  readonly addresses: number[] = []
+  readonly lengths: number[] = []
   /** Segments in use; the first `readableCount` are readable. */
-  count: number
-  readableCount: number
-  readableBytes: number
-  writableBytes: number
+  count = 0
+  readableCount = 0
+  readableBytes = 0
+  writableBytes = 0
 
-  constructor() {
-    this.head = 0
-    this.id = 0
-    this.live = false
-    this.addresses = []
-    this.lengths = []
-    this.count = 0
-    this.readableCount = 0
-    this.readableBytes = 0
-    this.writableBytes = 0
+  constructor(head: number) {
+    this.head = head
   }
 }

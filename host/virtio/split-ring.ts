@@ -23,8 +23,7 @@ import {
   VirtqUsed,
   VirtqUsedElem,
 } from '../../protocol/virtio/ring.ts'
-import type { Window } from '../../protocol/window.ts'
-import { Cursor } from '../../protocol/window.ts'
+import { Cursor, Window } from '../../protocol/window.ts'
 import { Chain } from './chain.ts'
 import { placeInvalid } from './queue-place.ts'
 import type { DeviceRing, RingJournal, RingListener } from './ring.ts'
@@ -44,16 +43,24 @@ const USED_RING = VirtqUsed.ring
 const ELEM_BYTES = VirtqUsedElem.$size
 const ELEM_ID = VirtqUsedElem.id
 const ELEM_LEN = VirtqUsedElem.len
+const USED_BYTES = VirtqUsed.$size
 const EVENT = VirtqEvent.event
+const EVENT_BYTES = VirtqEvent.$size
 const NEXT = DescFlag.NEXT
 const WRITE = DescFlag.WRITE
 const INDIRECT = DescFlag.INDIRECT
 const NO_INTERRUPT = AvailFlag.NO_INTERRUPT
 const NO_NOTIFY = UsedFlag.NO_NOTIFY
 
+/** Where things lie in words of the areas, for the direct way to them. */
+const AVAIL_RING_HALF = AVAIL_RING / 2
+const TWO_32 = 0x1_0000_0000
+const WORD_MAX = 0xffff_ffff
+
+const NOWHERE = new Window()
+
 /** VIRTIO 1.2 section 2.7.5.2. One more than a used length can say. */
 const CHAIN_BYTES_MAX = 0x1_0000_0000
-const USED_LENGTH_MAX = 0xffff_ffff
 
 /** What a split ring is started with. */
 export interface SplitRingSetup {
@@ -79,37 +86,38 @@ export interface SplitRingSetup {
  * All index arithmetic is modulo 65536.
  */
 export class SplitRing implements DeviceRing {
+  // Fields begin as what they will be: a number that was undefined first is checked at every use ever after.
   readonly #dma: DmaSpace
-  readonly #queue: number
-  readonly #size: number
+  readonly #queue: number = 0
+  readonly #size: number = 0
   readonly #place: QueuePlace
-  readonly #indirect: boolean
-  readonly #eventIdx: boolean
+  readonly #indirect: boolean = false
+  readonly #eventIdx: boolean = false
   readonly #listener: RingListener
-  readonly #journal: RingJournal | null
-  readonly #descriptors: Window
-  readonly #available: Window
-  readonly #used: Window
+  readonly #journal: RingJournal | null = null
+  readonly #descriptors: Window = NOWHERE
+  readonly #available: Window = NOWHERE
+  readonly #used: Window = NOWHERE
   /** Re-pointed at each indirect table. */
-  readonly #table: Cursor
-  readonly #usedEvent: number
-  readonly #availEvent: number
-  readonly #pool: Chain[]
-  /** By head: 1 while its token is out. */
-  readonly #out: Uint8Array
-  /** By head: when its token was taken, so that a save lists them in order. */
-  readonly #takenAt: Float64Array
-  #outCount: number
-  #retake: number[]
+  readonly #table: Cursor = new Cursor()
+  /** A descriptor that was read field by field. */
+  readonly #fetched: Uint32Array<ArrayBuffer> = new Uint32Array(4)
+  readonly #usedEvent: number = 0
+  readonly #availEvent: number = 0
+  /** By head: its chain, live while its token is out. Made when a head is first seen. */
+  readonly #chains: (Chain | undefined)[] = []
+  #outCount = 0
+  /** Heads to be taken again. Until they have been, `#seen` stays `#next`: nothing new is taken before. */
+  #retake: number[] = []
   /** Next available entry to take, and the published index as last seen. */
-  #next: number
-  #seen: number
+  #next = 0
+  #seen = 0
   /** Next used entry to write, and the index as last published. */
-  #filled: number
-  #published: number
-  #quiet: boolean
-  #taken: number
-  #broken: boolean
+  #filled = 0
+  #published = 0
+  #quiet = false
+  #taken = 0
+  #broken = false
 
   private constructor(setup: SplitRingSetup, descriptors: Window, available: Window, used: Window) {
     const { size } = setup.place
@@ -124,21 +132,14 @@ export class SplitRing implements DeviceRing {
     this.#descriptors = descriptors
     this.#available = available
     this.#used = used
-    this.#table = new Cursor()
     this.#usedEvent = usedEventBase(size)
     this.#availEvent = availEventBase(size)
-    this.#pool = []
-    this.#out = new Uint8Array(size)
-    this.#takenAt = new Float64Array(size)
-    this.#outCount = 0
+    this.#chains = new Array<Chain | undefined>(size).fill(undefined)
     this.#retake = [...setup.retake]
     this.#next = setup.position.available
     this.#seen = setup.position.available
     this.#filled = setup.position.used
     this.#published = setup.position.used
-    this.#quiet = false
-    this.#taken = 0
-    this.#broken = false
   }
 
   /** Checks the areas and starts; a refusal says which rule the driver broke. */
@@ -175,35 +176,33 @@ export class SplitRing implements DeviceRing {
 
   /** Heads whose tokens are out, oldest first. */
   headsOut(): number[] {
-    const out: number[] = []
-    for (let head = 0; head < this.#size; head++) if (this.#out[head] === 1) out.push(head)
-    const takenAt = (head: number) => this.#takenAt[head] ?? 0
+    const out = this.#chains.filter((chain): chain is Chain => chain?.live === true)
     // Nothing new is taken while something waits to be taken again, so what waits is the youngest.
-    return [...out.sort((a, b) => takenAt(a) - takenAt(b)), ...this.#retake]
+    return [...out.sort((a, b) => a.id - b.id).map(({ head }) => head), ...this.#retake]
   }
 
   next(): Chain | null {
     // Malformed chains are passed over, but no more of them in one call than a ring holds.
     for (let left = this.#size; left > 0; left--) {
-      if ((this.#next === this.#seen || this.#retake.length > 0) && !this.#look()) return null
-      const retaken = this.#retake.length > 0
-      const head = this.#takeHead()
-      if (!(head < this.#size) || this.#out[head] === 1) return this.#distrust(head, retaken)
-      const chain = this.#pool.pop() ?? new Chain()
-      chain.head = head
-      this.#out[head] = 1
+      let retaken = false
+      if (this.#next === this.#seen) {
+        if (!this.#look()) return null
+        retaken = this.#retake.length > 0
+      }
+      const head = retaken ? (this.#retake.shift() as number) : this.#takeHead()
+      if (!(head < this.#size)) return this.#distrust(head, retaken)
+      const chain = this.#chains[head] ?? this.#chainOf(head)
+      if (chain.live) return this.#distrust(head, retaken)
       if (this.#journal !== null) this.#journal.took(head)
       if (this.#walk(chain)) {
         const id = this.#taken + 1
         this.#taken = id
-        this.#takenAt[head] = id
         this.#outCount++
         chain.id = id
         chain.live = true
         return chain
       }
       this.#use(head, 0)
-      this.#pool.push(chain)
     }
     return null
   }
@@ -215,13 +214,10 @@ export class SplitRing implements DeviceRing {
     this.#spend(chain)
     this.#use(chain.head, writtenBytes)
     if (this.#dma.log !== null) this.#logWritten(chain, writtenBytes)
-    this.#pool.push(chain)
   }
 
   abandon(chain: Chain): void {
     this.#spend(chain)
-    this.#out[chain.head] = 0
-    this.#pool.push(chain)
   }
 
   publish(): boolean {
@@ -232,7 +228,7 @@ export class SplitRing implements DeviceRing {
     if (this.#journal !== null) this.#journal.publishing()
     this.#used.storeIndex(USED_IDX, now)
     if (this.#journal !== null) this.#journal.published(now)
-    if (this.#dma.log !== null) this.#dma.wrote(gpa(this.#place.device), VirtqUsed.$size)
+    if (this.#dma.log !== null) this.#logUsed(0, USED_BYTES)
     if (!this.#eventIdx) return (this.#available.loadIndex(AVAIL_FLAGS) & NO_INTERRUPT) === 0
     return needEvent(this.#available.loadIndex(EVENT, this.#usedEvent), now, before)
   }
@@ -242,13 +238,12 @@ export class SplitRing implements DeviceRing {
     this.#quiet = false
     if (this.#eventIdx) {
       this.#used.storeIndex(EVENT, this.#next, this.#availEvent)
-      if (this.#dma.log !== null)
-        this.#dma.wrote(gpa(this.#place.device + this.#availEvent), VirtqEvent.$size)
+      if (this.#dma.log !== null) this.#logUsed(this.#availEvent, EVENT_BYTES)
     } else {
       this.#used.storeIndex(USED_FLAGS, 0)
-      this.#dma.wrote(gpa(this.#place.device), VirtqUsed.$size)
+      if (this.#dma.log !== null) this.#logUsed(0, USED_BYTES)
     }
-    return this.#retake.length > 0 || this.#available.loadIndex(AVAIL_IDX) !== this.#next
+    return this.#available.loadIndex(AVAIL_IDX) !== this.#next || this.#retake.length > 0
   }
 
   /** Looks whether there is more to take. False: nothing new, or nothing that can be trusted. */
@@ -266,18 +261,24 @@ export class SplitRing implements DeviceRing {
     if (!this.#quiet && !this.#eventIdx) {
       this.#quiet = true
       this.#used.storeIndex(USED_FLAGS, NO_NOTIFY)
-      this.#dma.wrote(gpa(this.#place.device), VirtqUsed.$size)
+      if (this.#dma.log !== null) this.#logUsed(0, USED_BYTES)
     }
     return true
   }
 
-  /** The next head to walk, unchecked. */
+  #chainOf(head: number): Chain {
+    const chain = new Chain(head)
+    this.#chains[head] = chain
+    return chain
+  }
+
+  /** The head in the next available entry, unchecked. */
   #takeHead(): number {
-    const retaken = this.#retake.length > 0 ? this.#retake.shift() : undefined
-    if (retaken !== undefined) return retaken
     const next = this.#next
     this.#next = (next + 1) & 0xffff
-    return this.#available.le16(AVAIL_RING, (next & (this.#size - 1)) * 2)
+    const slot = next & (this.#size - 1)
+    const available = this.#available
+    return available.halves[AVAIL_RING_HALF + slot] ?? available.le16(AVAIL_RING, slot * 2)
   }
 
   /** A head that names no chain: there is no token to give back, so the ring waits for a reset. */
@@ -303,8 +304,10 @@ export class SplitRing implements DeviceRing {
     const size = this.#size
     const { plainBase, plainEnd } = this.#dma
     let table = this.#descriptors
+    let words = table.words.length > 0 ? table.words : this.#fetched
     let tableBase = 0
-    let tableAt = this.#place.descriptors
+    // What makes an address of a base in the table.
+    let toAddress = this.#place.descriptors
     let limit = size
     let indirect = false
     let index = chain.head
@@ -314,18 +317,20 @@ export class SplitRing implements DeviceRing {
     let writableBytes = 0
     // One budget for the whole request. It counts buffers, so a table of exactly a queue size fits.
     for (let budget = size; ; ) {
-      if (budget === 0)
-        return this.#refuse('split.chain-length', tableAt + index * DESC_BYTES, size + 1, size)
       const base = tableBase + index * DESC_BYTES
-      const addr = table.le64(DESC_ADDR, base)
-      const len = table.le32(DESC_LEN, base)
-      const flagsAndNext = table.le32(DESC_FLAGS_AND_NEXT, base)
-      const flags = flagsAndNext & 0xffff
-      if ((flags & INDIRECT) !== 0) {
-        if (!this.#enter(indirect, addr, len, flags)) return false
+      if (budget === 0) return this.#refuse('split.chain-length', base + toAddress, size + 1, size)
+      const at = words === this.#fetched ? this.#fetch(table, base) : base >>> 2
+      const high = words[at + 1] as number
+      const addr = high === 0 ? (words[at] as number) : (words[at] as number) + high * TWO_32
+      const len = words[at + 2] as number
+      const flagsAndNext = words[at + 3] as number
+      if ((flagsAndNext & INDIRECT) !== 0) {
+        if (!this.#enter(indirect, addr, len, flagsAndNext & 0xffff)) return false
         table = this.#table.window
         tableBase = this.#table.base
-        tableAt = addr
+        // A table may lie anywhere, also where no word begins.
+        words = (tableBase >>> 2) * 4 === tableBase && table.words.length > 0 ? table.words : this.#fetched
+        toAddress = addr - tableBase
         limit = len / DESC_BYTES
         index = 0
         indirect = true
@@ -334,11 +339,13 @@ export class SplitRing implements DeviceRing {
       budget--
       // An empty buffer is legal and carries nothing.
       if (len > 0) {
-        if (!(addr >= plainBase && len <= plainEnd - addr) && !this.#dma.reaches(gpa(addr), len))
+        if (!(addr >= plainBase && len <= plainEnd - addr) && !this.#dma.reaches(gpa(addr), len)) {
           return this.#refuse('split.buffer-backed', addr, len, this.#dma.memory.end)
-        if ((flags & WRITE) !== 0) writableBytes += len
+        }
+        if ((flagsAndNext & WRITE) !== 0) writableBytes += len
         else if (writableBytes > 0) {
-          return this.#refuse('split.readable-after-writable', tableAt + index * DESC_BYTES, flags, WRITE)
+          const flags = flagsAndNext & 0xffff
+          return this.#refuse('split.readable-after-writable', base + toAddress, flags, WRITE)
         } else {
           readableBytes += len
           readableCount++
@@ -347,21 +354,32 @@ export class SplitRing implements DeviceRing {
         lengths[count] = len
         count++
       }
-      if ((flags & NEXT) === 0) break
-      const next = flagsAndNext >>> 16
-      if (!(next < limit)) {
-        return this.#refuse('split.next-range', tableAt + index * DESC_BYTES, next, limit - 1)
-      }
-      index = next
+      if ((flagsAndNext & NEXT) === 0) break
+      index = flagsAndNext >>> 16
+      if (!(index < limit)) return this.#refuse('split.next-range', base + toAddress, index, limit - 1)
     }
     if (!(readableBytes + writableBytes <= CHAIN_BYTES_MAX)) {
-      return this.#refuse('split.chain-bytes', tableAt, readableBytes + writableBytes, CHAIN_BYTES_MAX)
+      const at = toAddress + tableBase
+      return this.#refuse('split.chain-bytes', at, readableBytes + writableBytes, CHAIN_BYTES_MAX)
     }
     chain.count = count
     chain.readableCount = readableCount
     chain.readableBytes = readableBytes
     chain.writableBytes = writableBytes
     return true
+  }
+
+  /** Reads a descriptor where it cannot be read by words, each field once; it begins at the word returned. */
+  #fetch(table: Window, base: number): number {
+    const fetched = this.#fetched
+    const addr = table.le64(DESC_ADDR, base)
+    // The last addresses there are have been rounded up to 2^64.
+    const high = Math.min(Math.floor(addr / TWO_32), WORD_MAX)
+    fetched[0] = Math.min(addr - high * TWO_32, WORD_MAX)
+    fetched[1] = high
+    fetched[2] = table.le32(DESC_LEN, base)
+    fetched[3] = table.le32(DESC_FLAGS_AND_NEXT, base)
+    return 0
   }
 
   /** Checks an indirect descriptor and points the table window at what it names. */
@@ -380,18 +398,30 @@ export class SplitRing implements DeviceRing {
 
   #use(head: number, writtenBytes: number): void {
     const base = (this.#filled & (this.#size - 1)) * ELEM_BYTES + USED_RING
-    this.#used.putLe32(ELEM_ID, head, base)
-    this.#used.putLe32(ELEM_LEN, Math.min(writtenBytes, USED_LENGTH_MAX), base)
-    if (this.#dma.log !== null) this.#dma.wrote(gpa(this.#place.device + base), ELEM_BYTES)
+    const len = Math.min(writtenBytes, WORD_MAX)
+    const { words } = this.#used
+    if (words.length > 0) {
+      words[(base + ELEM_ID) >>> 2] = head
+      words[(base + ELEM_LEN) >>> 2] = len
+    } else this.#useApart(head, len, base)
+    if (this.#dma.log !== null) this.#logUsed(base, ELEM_BYTES)
     this.#filled = (this.#filled + 1) & 0xffff
-    this.#out[head] = 0
     if (this.#journal !== null) this.#journal.used(head)
+  }
+
+  #useApart(head: number, len: number, base: number): void {
+    this.#used.putLe32(ELEM_ID, head, base)
+    this.#used.putLe32(ELEM_LEN, len, base)
   }
 
   #spend(chain: Chain): void {
     if (!chain.live) throw new Error(`queue ${this.#queue}: the token of head ${chain.head} was spent before`)
     chain.live = false
     this.#outCount--
+  }
+
+  #logUsed(offset: number, lengthBytes: number): void {
+    this.#dma.wrote(gpa(this.#place.device + offset), lengthBytes)
   }
 
   #logWritten(chain: Chain, writtenBytes: number): void {

@@ -2,7 +2,7 @@ import { DISK_MEASUREMENTS } from './disk.ts'
 import { EXIT } from './exit.ts'
 import { IRP } from './irp.ts'
 import type { Measurement } from './measure.ts'
-import { RING } from './ring.ts'
+import { RING_MEASUREMENTS } from './ring.ts'
 
 /** Every measurement, in the order they are run. */
-export const MEASUREMENTS: readonly Measurement[] = [RING, ...DISK_MEASUREMENTS, EXIT, IRP]
+export const MEASUREMENTS: readonly Measurement[] = [...RING_MEASUREMENTS, ...DISK_MEASUREMENTS, EXIT, IRP]

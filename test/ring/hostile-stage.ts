@@ -38,14 +38,17 @@ export class Scene {
     indirect?: boolean
     start?: number
     retake?: readonly number[]
+    /** The device meets the memory itself: what it does is not noted, and it reads by words where it can. */
+    plain?: boolean
   }) {
-    const { size = 8, start = 0 } = options
+    const { size = 8, start = 0, plain = false } = options
     this.ground = hostileGround(size === 256 ? 2 ** 25 : undefined)
     this.place = { size, descriptors: DESCRIPTORS, driver: DRIVER, device: DEVICE }
     this.literal = new LiteralRing(this.ground.memory, this.place)
     this.literal.availableIndex(start)
     this.literal.usedIndex(start)
-    this.dma = new DmaSpace(new JournalMemory(this.ground.memory, this.journal))
+    const { memory } = this.ground
+    this.dma = new DmaSpace(plain ? memory : new JournalMemory(memory, this.journal))
     this.hostile = new HostileScene(this.literal, this.ground, start)
     this.ring = this.#start(options)
   }
