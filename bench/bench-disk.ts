@@ -3,6 +3,7 @@ import { OverlayDisk } from '../host/disk/overlay.ts'
 import { openDisk, readDiskSpec } from '../host/disk/registry.ts'
 import type { HostPlatform } from '../protocol/platform.ts'
 import { ContentModel } from './content-model.ts'
+import { ContentTracedDisk } from './content-traced.ts'
 import { BadDescription, type CheckedDisk } from './description.ts'
 import type { DriveFacts } from './drive-facts.ts'
 import { FaultDisk } from './fault-disk.ts'
@@ -58,13 +59,15 @@ export async function openBenchDisk(disk: CheckedDisk, platform: HostPlatform): 
       problems.add('module-threw', null, `the module threw ${lineOf(error)}`)
     })
   }
+  const written = write ? source : new OverlayDisk(source)
+  const told = trace.on ? new ContentTracedDisk(written, trace, path) : written
   const ownBytes = imageFileOf(spec)?.lengthBytes ?? null
   return {
     name: path,
     spec,
     write,
     source,
-    backend: new FaultDisk(write ? source : new OverlayDisk(source), trace, path),
+    backend: new FaultDisk(told, trace, path),
     problems,
     model: new ContentModel(source.facts.blockBytes),
     paddedBytes: ownBytes === null ? 0 : Math.max(0, source.facts.lengthBytes - ownBytes),

@@ -21,7 +21,9 @@ export type { ExitReport } from './exit-tally.ts'
 export type { DiskFault, FaultEffect } from './fault-disk.ts'
 export type { Problem } from './problem.ts'
 export { SeededRandom, seededRandom } from './random.ts'
+export { BadTrace, type RecordedTrace, readTrace } from './recorded-trace.ts'
 export { RegisterCounter, type RegisterCounts } from './register-counter.ts'
+export { type Difference, type ReplayResult, replayTrace } from './replay.ts'
 export type {
   BenchReport,
   DiskReport,

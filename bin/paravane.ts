@@ -12,6 +12,7 @@ Examples:
   paravane run --disk module:./mine.ts,sectors=4096   a backend of your own
   paravane run --windows xp --profile 2010            another guest, an older processor
   paravane run --seed 7 --json --trace run.jsonl      the same run every time, for programs
+  paravane replay run.jsonl                           that run once more, compared event by event
   paravane devices --windows xp --verbose             the guest's device tree
   paravane serve file:disk.img --socket /tmp/pv.sock  the disk for QEMU, over vhost-user
   paravane backends                                   every kind of disk, with a spec to paste
@@ -27,6 +28,14 @@ It prints a QEMU command line to paste, serves one front-end after the other, an
 flushed then, and the socket file goes. Writes go to the disk itself; with an overlay they stay in memory.
 
 Exit codes: 0 stopped, 1 a front-end broke a rule or the last flush failed, 2 bad input.`
+
+const REPLAY_HELP = `
+Example:
+  paravane run --disk file-async:disk.img --trace run.jsonl && paravane replay run.jsonl
+
+Names of images are those of the run: replay in the folder where it ran. Images are read again, never written.
+
+Exit codes: 0 identical, 1 the first difference is shown, 2 the trace is cut, malformed or of another version.`
 
 function makeProgram(ended: (code: number) => void): Command {
   const program = new Command('paravane')
@@ -55,6 +64,16 @@ function makeProgram(ended: (code: number) => void): Command {
     .allowExcessArguments(false)
     .action(async (options) => {
       ended(await (await import('./run.ts')).run(options))
+    })
+  program
+    .command('replay')
+    .description('run again what a trace describes, from the trace alone, and compare event by event')
+    .argument('<trace>', 'a file that "run --trace" wrote')
+    .option('--json', 'print one JSON document and nothing else')
+    .addHelpText('after', REPLAY_HELP)
+    .allowExcessArguments(false)
+    .action(async (trace, options) => {
+      ended(await (await import('./replay.ts')).replay(trace, options))
     })
   program
     .command('devices')

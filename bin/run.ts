@@ -62,15 +62,19 @@ async function runBench(
   trace: TraceFile | null,
   progress: ProgressDisplay,
 ): Promise<BenchReport> {
-  const options = trace === null ? {} : { trace: new TraceLines(trace.write), opened: () => trace.open() }
+  const lines = trace === null ? null : new TraceLines(trace.write)
+  const options = trace === null || lines === null ? {} : { trace: lines, opened: () => trace.open() }
   const bench = await createBench(description, options).catch((error: unknown) => {
     throw error instanceof BadDescription ? new BadInput(error.message) : error
   })
+  let report: BenchReport
   try {
-    return await bench.run({ progress: progress.show })
+    report = await bench.run({ progress: progress.show })
   } finally {
     await bench.close()
   }
+  lines?.end()
+  return report
 }
 
 function descriptionOf(given: RunArguments): BenchDescription & { readonly seed: number } {

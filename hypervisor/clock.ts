@@ -53,6 +53,8 @@ export class VirtualClock implements Clock {
   readonly #held: Map<number, Hold>
   #holds: number
   readonly #arrivals: Arrival[]
+  /** Of those, how many a replay found come before their turn: only another one wakes `run`. */
+  #early: number
   #arrived: number
   #turns: number
   #busy: boolean
@@ -76,6 +78,7 @@ export class VirtualClock implements Clock {
     this.#held = new Map()
     this.#holds = 0
     this.#arrivals = []
+    this.#early = 0
     this.#arrived = 0
     this.#turns = 0
     this.#busy = false
@@ -311,9 +314,11 @@ export class VirtualClock implements Clock {
         throw new ReplayDiverged(`turn ${this.#turns} ran before arrival ${next.number}`)
       const arrival = replay.take(this.#arrivals)
       if (arrival === null) {
+        this.#early = this.#arrivals.length
         if (this.#isHeld()) return false
         throw replay.missing(this.#arrivals)
       }
+      this.#early = 0
       this.#admit(arrival)
     }
     const [late] = this.#arrivals
@@ -349,7 +354,7 @@ export class VirtualClock implements Clock {
     let cancel = (): void => {}
     await new Promise<void>((resolve) => {
       this.#wake = resolve
-      if (this.#arrivals.length > 0) resolve()
+      if (this.#arrivals.length > this.#early) resolve()
       else if (dueUs !== null && this.#pace !== null) cancel = this.#pace.sleep(dueUs - this.#nowUs, resolve)
     })
     this.#wake = null

@@ -49,6 +49,15 @@ export type TraceEvent =
       readonly outcome: string
       readonly bytes: number
     }
+  /** What a read brought: the first 16 hexadecimal digits of its SHA-256, so that other bytes are another trace. */
+  | {
+      readonly name: 'content'
+      readonly path: string
+      readonly id: number
+      readonly offset: number
+      readonly bytes: number
+      readonly sha256: string
+    }
   /** A fault that a test asked for meets a request. */
   | {
       readonly name: 'fault'

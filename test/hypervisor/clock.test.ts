@@ -337,6 +337,29 @@ describe('a replay', () => {
     await ran
     expect(order).toEqual(['asked', 'queued', 'arrived', 'timer'])
   })
+
+  it('leaves the event loop its turn while what came first has to wait for another', async () => {
+    const records = [RECORD, { ...RECORD, number: 1, value: 'second' }]
+    const clock = new VirtualClock({ replay: new Replay(records) })
+    const source = new Outside('tap')
+    let asked = 0
+    const release = clock.external('tap', () => {
+      // Whoever asks over and over without letting the outside speak would never end.
+      if (++asked > 100) throw new Error('the event loop starves')
+      return true
+    })
+    clock.defer(() => {
+      setImmediate(() => {
+        clock.arrive(source, 'second')
+        setImmediate(() => {
+          clock.arrive(source, 'frame')
+          release()
+        })
+      })
+    })
+    await clock.run()
+    expect(source.heard).toEqual(['frame', 'second'])
+  })
 })
 
 describe('a hold that only its owner can see', () => {
