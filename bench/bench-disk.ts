@@ -1,9 +1,12 @@
 import type { DiskBackend } from '../host/disk/backend.ts'
+import { factsInvalid } from '../host/disk/facts.ts'
 import { OverlayDisk } from '../host/disk/overlay.ts'
 import { openDisk, readDiskSpec } from '../host/disk/registry.ts'
+import type { VirtualClock } from '../hypervisor/clock.ts'
 import type { HostPlatform } from '../protocol/platform.ts'
 import { ContentModel } from './content-model.ts'
 import { ContentTracedDisk } from './content-traced.ts'
+import { DaemonDisk, daemonOf, type OpenedDaemon, openDaemon } from './daemon-disk.ts'
 import { BadDescription, type CheckedDisk } from './description.ts'
 import type { DriveFacts } from './drive-facts.ts'
 import { FaultDisk } from './fault-disk.ts'
@@ -17,8 +20,10 @@ export interface OpenedDisk {
   readonly name: string
   readonly spec: string
   readonly write: boolean
-  /** What the spec names. */
-  readonly source: DiskBackend
+  /** What the spec names; null where a daemon has it, and nobody else. */
+  readonly source: DiskBackend | null
+  /** The daemon that has the disk; null where the disk is here. */
+  readonly daemon: OpenedDaemon | null
   /** What the device stands on: the source, or an overlay over it, with faults on demand. */
   readonly backend: FaultDisk
   readonly problems: ProblemList
@@ -42,10 +47,22 @@ export interface BenchDisk extends OpenedDisk {
  *
  * @throws BadDescription when it cannot be opened, in the backend's own line.
  */
-export async function openBenchDisk(disk: CheckedDisk, platform: HostPlatform): Promise<OpenedDisk> {
+export async function openBenchDisk(
+  disk: CheckedDisk,
+  platform: HostPlatform,
+  clock: VirtualClock,
+): Promise<OpenedDisk> {
   const { spec, write } = disk
   const { path, trace } = platform
+  const place = daemonOf(spec)
+  if (typeof place === 'string') throw new BadDescription(`${path}: ${place}`)
   const problems = new ProblemList(path)
+  if (place !== null) {
+    const told = (line: string) => problems.add('daemon', null, line)
+    const daemon = await openDaemon(place, platform, clock, told)
+    if (typeof daemon === 'string') throw new BadDescription(`${path}: ${daemon}`)
+    return await daemonDisk(disk, daemon, platform, problems)
+  }
   const opened = await openDisk(spec, platform)
   if (!opened.ok) throw new BadDescription(`${path}: ${opened.error}`)
   let source = opened.value
@@ -67,10 +84,37 @@ export async function openBenchDisk(disk: CheckedDisk, platform: HostPlatform): 
     spec,
     write,
     source,
+    daemon: null,
     backend: new FaultDisk(told, trace, path),
     problems,
     model: new ContentModel(source.facts.blockBytes),
     paddedBytes: ownBytes === null ? 0 : Math.max(0, source.facts.lengthBytes - ownBytes),
+  }
+}
+
+/** The same for a disk that a daemon has. */
+async function daemonDisk(
+  { spec, write }: CheckedDisk,
+  daemon: OpenedDaemon,
+  { path, trace }: HostPlatform,
+  problems: ProblemList,
+): Promise<OpenedDisk> {
+  const { facts } = daemon
+  const invalid = facts.lengthBytes === 0 ? 'it is empty: there is nothing to read' : factsInvalid(facts)
+  if (invalid !== null) {
+    await new Promise<void>((resolve) => daemon.close(resolve))
+    throw new BadDescription(`${path}: ${JSON.stringify(spec)} cannot be used: ${invalid}`)
+  }
+  return {
+    name: path,
+    spec,
+    write,
+    source: null,
+    daemon,
+    backend: new FaultDisk(new DaemonDisk(daemon), trace, path),
+    problems,
+    model: new ContentModel(facts.blockBytes),
+    paddedBytes: 0,
   }
 }
 

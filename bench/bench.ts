@@ -3,6 +3,7 @@ import { windowsVersion } from '../guest/kernel/version.ts'
 import { APIC_PROFILES } from '../hypervisor/apic-profile.ts'
 import { VirtualClock } from '../hypervisor/clock.ts'
 import type { Replay } from '../hypervisor/replay.ts'
+import type { GuestMemory } from '../protocol/memory.ts'
 import type { Random } from '../protocol/platform.ts'
 import { NO_TRACE, type Trace } from '../protocol/trace.ts'
 import { type BenchDisk, type OpenedDisk, openBenchDisk } from './bench-disk.ts'
@@ -20,6 +21,7 @@ import { imageFileOf } from './image-file.ts'
 import { seededRandom } from './random.ts'
 import { type BenchReport, violationsOf } from './report.ts'
 import type { TraceLines } from './trace-lines.ts'
+import { type SharedGuestMemory, sharedGuestMemory } from './vhost-user-edge.ts'
 import { type MachineDisk, pathOf, WindowsMachine } from './windows-machine.ts'
 
 /** What goes with a description and is not plain data. */
@@ -44,6 +46,8 @@ interface Parts {
   readonly disks: readonly BenchDisk[]
   readonly random: Random
   readonly bootSeconds: number
+  /** Guest memory that daemons have too; null where nobody does. */
+  readonly shared: SharedGuestMemory | null
 }
 
 /**
@@ -97,6 +101,7 @@ export class Bench implements AsyncDisposable {
     this.#closed = true
     await this.#last.catch(() => {})
     await closeDisks(this.#parts.clock, this.#parts.disks)
+    this.#parts.shared?.close()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -162,15 +167,18 @@ export async function createBench(
   options.trace?.begin(description, () => clock.now())
   const random = seededRandom(description.seed)
   const opened: OpenedDisk[] = []
+  let shared: SharedGuestMemory | null = null
   try {
     for (const [index, disk] of description.disks.entries()) {
       const path = `disk${index}`
-      opened.push(await openBenchDisk(disk, { clock, random: random.stream(path), trace, path }))
+      const platform = { clock, random: random.stream(path), trace, path }
+      opened.push(await openBenchDisk(disk, platform, clock))
     }
     options.opened?.()
     const startedMs = performance.now()
-    const windows = machineOf(description, clock, random, trace)
-    const machines = opened.map(({ backend }) => windows.addDisk(backend))
+    shared = sharedMemoryFor(description, opened)
+    const windows = machineOf(description, clock, random, trace, shared?.memory)
+    const machines = opened.map((disk) => plugIn(windows, description, disk, shared))
     await windows.run(function* () {
       yield* windows.boot()
       return true
@@ -180,9 +188,10 @@ export async function createBench(
       disks.push(await foundDisk(windows, opened[index] as OpenedDisk, machine))
     }
     const bootSeconds = (performance.now() - startedMs) / 1000
-    return new Bench({ description, clock, windows, disks, random, bootSeconds })
+    return new Bench({ description, clock, windows, disks, random, bootSeconds, shared })
   } catch (error) {
     await closeDisks(clock, opened)
+    shared?.close()
     throw error
   }
 }
@@ -192,6 +201,7 @@ function machineOf(
   clock: VirtualClock,
   random: Random,
   trace: Trace,
+  memory: GuestMemory | undefined,
 ): WindowsMachine {
   const { profile, virtio, memoryBytes, queueSize, preemption } = description
   const windows = windowsVersion(description.windows)
@@ -206,7 +216,26 @@ function machineOf(
     memoryBytes,
     queueSize,
     preemption,
+    ...(memory === undefined ? {} : { memory }),
   })
+}
+
+/** Memory that other processes can map, where a disk is in one. */
+function sharedMemoryFor(
+  { memoryBytes }: CheckedDescription,
+  disks: readonly OpenedDisk[],
+): SharedGuestMemory | null {
+  return disks.some(({ daemon }) => daemon !== null) ? sharedGuestMemory(memoryBytes) : null
+}
+
+function plugIn(
+  windows: WindowsMachine,
+  { virtio: version, queueSize }: CheckedDescription,
+  { backend, daemon, write }: OpenedDisk,
+  shared: SharedGuestMemory | null,
+): MachineDisk {
+  if (daemon === null || shared === null) return windows.addDisk(backend)
+  return windows.addDevice(daemon.device({ regions: shared.regions, version, queueSize, write }))
 }
 
 /** What became of a disk when the guest booted. */
@@ -215,7 +244,7 @@ async function foundDisk(
   opened: OpenedDisk,
   machine: MachineDisk,
 ): Promise<BenchDisk> {
-  const { problems, backend } = opened
+  const { problems, backend, daemon } = opened
   const drive = windows.driveOf(machine)
   if (drive === null) {
     const why =
@@ -242,7 +271,7 @@ async function foundDisk(
     )
   }
   // What no printable character is, drivers leave out of names.
-  if (facts.serial !== serial.replace(/[^\x21-\x7e]/g, '')) {
+  if (daemon === null && facts.serial !== serial.replace(/[^\x21-\x7e]/g, '')) {
     const seen = JSON.stringify(facts.serial)
     problems.add(
       'wrong-data',

@@ -89,9 +89,15 @@ export class DiskAccess {
     return this.violations.map(explain)
   }
 
-  /** Puts a fault before the device's next requests; at most one is met by each. */
+  /**
+   * Puts a fault before the device's next requests; at most one is met by each.
+   *
+   * @throws RangeError for a daemon's disk: its requests do not come by here.
+   */
   inject(fault: DiskFault): void {
-    this.#setup.disk.backend.inject(fault)
+    const { daemon, backend } = this.#setup.disk
+    if (daemon !== null) throw new RangeError('no fault can be put before a disk that a daemon has')
+    backend.inject(fault)
   }
 
   /** ReadFile. @throws DiskRequestFailed @throws RangeError when the range is not whole sectors. */

@@ -20,7 +20,8 @@ export interface DiskReadSetup {
   readonly count: number
   /** What the guest reads is compared with this, and with what is known to have been written over it. */
   readonly model: ContentModel
-  readonly reference: DiskBackend
+  /** Null: nobody else can tell what the drive holds. */
+  readonly reference: DiskBackend | null
   /** Takes what was read, piece by piece in order; null when the pieces are not the whole drive. */
   readonly hash: Hash | null
   readonly problems: ProblemList
@@ -114,7 +115,7 @@ export class DiskRead implements DirectReadOwner<Piece> {
     }
   }
 
-  directRead(piece: Piece, expected: Uint8Array<ArrayBuffer>, outcome: DiskOutcome): void {
+  directRead(piece: Piece, expected: Uint8Array<ArrayBuffer> | null, outcome: DiskOutcome): void {
     const { problems } = this.#setup
     if (outcome === 'ok') this.#compare(piece, expected)
     else {
@@ -156,9 +157,10 @@ export class DiskRead implements DirectReadOwner<Piece> {
     this.#hashFinished()
   }
 
-  #compare(piece: Piece, expected: Uint8Array<ArrayBuffer>): void {
+  #compare(piece: Piece, witnessed: Uint8Array<ArrayBuffer> | null): void {
     const { problems, model } = this.#setup
     const seen = bytesOf(piece)
+    const expected = witnessed ?? new Uint8Array(seen)
     model.apply(piece.offset / model.blockBytes, expected, seen)
     problems.same(seen, expected, piece.offset, 'the backend holds')
   }

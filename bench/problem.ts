@@ -4,7 +4,13 @@ import { BlkType, SECTOR_BYTES } from '../protocol/virtio/blk.ts'
 /** Why a run is not verified, apart from violations. */
 export interface Problem {
   readonly disk: string
-  readonly kind: 'not-started' | 'request-failed' | 'wrong-data' | 'never-answered' | 'module-threw'
+  readonly kind:
+    | 'not-started'
+    | 'daemon'
+    | 'request-failed'
+    | 'wrong-data'
+    | 'never-answered'
+    | 'module-threw'
   /** First sector concerned; null when it is about no place. */
   readonly sector: number | null
   /** One line for a person. */

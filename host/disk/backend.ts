@@ -236,4 +236,9 @@ export interface DiskModuleKind extends KindFacts {
   load(options: DiskOptions): Promise<Opened<DiskSourceKind | DiskWrapperKind>>
 }
 
-export type DiskKind = DiskSourceKind | DiskWrapperKind | DiskModuleKind
+/** The registry's line for what is no disk but a device, with queues of its own: the bench opens it. */
+export interface DiskDeviceKind extends KindFacts {
+  readonly role: 'device'
+}
+
+export type DiskKind = DiskSourceKind | DiskWrapperKind | DiskModuleKind | DiskDeviceKind

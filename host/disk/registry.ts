@@ -1,6 +1,7 @@
 import type { HostPlatform } from '../../protocol/platform.ts'
 import { NO_TRACE } from '../../protocol/trace.ts'
 import type { DiskBackend, DiskKind, DiskSourceKind, DiskWrapperKind, Opened } from './backend.ts'
+import { VHOST_USER } from './daemon.ts'
 import { DELAY } from './delay.ts'
 import { factsInvalid } from './facts.ts'
 import { FILE } from './file.ts'
@@ -13,7 +14,7 @@ import { type DiskJson, type DiskLayer, type DiskSpec, parseSpec, specFromJson }
 import { TracedDisk } from './traced.ts'
 
 /** Every kind of disk, a line each. Its conformance suite runs over this list. */
-export const DISK_KINDS: readonly DiskKind[] = [MEMORY, FILE, FILE_ASYNC, OVERLAY, DELAY, MODULE]
+export const DISK_KINDS: readonly DiskKind[] = [MEMORY, FILE, FILE_ASYNC, OVERLAY, DELAY, MODULE, VHOST_USER]
 
 /** A kind by its name. */
 export function diskKind(name: string): DiskKind | undefined {
@@ -90,6 +91,9 @@ async function loadKinds(spec: DiskSpec): Promise<Opened<readonly PlannedLayer[]
       const wrong = wrongOptions(options, kind)
       if (wrong !== null) return { ok: false, error: wrong }
     }
+    if (kind.role === 'device') {
+      return { ok: false, error: `${kind.kind}: is a device, not a disk that one could be made of` }
+    }
     const below = plan.at(-1)
     const wrong = wrongPlace(kind, below?.layer)
     if (wrong !== null) return { ok: false, error: wrong }
@@ -163,6 +167,13 @@ function settleArgument(layer: DiskLayer, kind: DiskKind): DiskLayer {
 }
 
 function wrongPlace(kind: DiskKind, below: DiskLayer | undefined): string | null {
+  const device = below === undefined ? undefined : diskKind(below.kind)
+  if (device?.role === 'device') {
+    return `${kind.kind}: cannot be piped after ${device.kind}, which is a device and has its disk elsewhere`
+  }
+  if (kind.role === 'device' && below !== undefined) {
+    return `${kind.kind}: is a device; it cannot be piped after ${below.kind}`
+  }
   if (kind.role === 'wrapper' && below === undefined) {
     return `${kind.kind}: a wrapper needs a disk beneath it, such as "memory | ${kind.kind}"`
   }

@@ -7,7 +7,7 @@ import { UnixSocket, WOULD_BLOCK } from '../../native/unix-socket.ts'
 import type { PeerChannel, PeerConnection, PeerDescriptor, PeerEdge, PeerEvent, PeerMemory } from './edge.ts'
 
 /** A descriptor of this process, as a session sees it. */
-class NativeDescriptor implements PeerDescriptor {
+export class NativeDescriptor implements PeerDescriptor {
   readonly descriptor: Descriptor
   readonly kind: PeerDescriptor['kind']
 
@@ -36,7 +36,7 @@ function own(descriptor: PeerDescriptor): Descriptor {
   return descriptor.descriptor
 }
 
-class NativeEvent implements PeerEvent {
+export class NativeEvent implements PeerEvent {
   readonly #event: EventDescriptor
   readonly #loop: EdgeLoop | null
   #watch: Watch | null
@@ -87,7 +87,7 @@ class NativeChannel implements PeerChannel {
   }
 }
 
-/** A front-end that connected. */
+/** A front-end that connected, or a back-end that was connected to. */
 export class NativeConnection implements PeerConnection {
   readonly #socket: UnixSocket
   readonly #loop: EdgeLoop
