@@ -66,6 +66,11 @@ export class OpenedDaemon {
     }
   }
 
+  /** Requests it served the guest. */
+  get served(): number {
+    return this.#device?.served ?? 0
+  }
+
   /** The device in front of it: one, for one machine. */
   device(setup: DaemonDeviceSetup): MakeDevice {
     return (platform, dma) => {

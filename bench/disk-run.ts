@@ -122,6 +122,7 @@ export class DiskRun {
       serial: disk.facts?.serial ?? '',
       sectors: lengthBytes / SECTOR_BYTES,
       blockBytes,
+      daemon: disk.daemon !== null,
       paddedBytes: disk.paddedBytes,
       partitionStyle: layout?.style ?? 'none',
       diskId: layout?.diskId ?? null,
@@ -144,7 +145,9 @@ export class DiskRun {
   }
 
   get #requests(): number {
-    return Object.values(requestCounts(this.#setup.disk)).reduce((sum, count) => sum + count, 0)
+    const { disk } = this.#setup
+    if (disk.daemon !== null) return disk.daemon.served
+    return Object.values(requestCounts(disk)).reduce((sum, count) => sum + count, 0)
   }
 
   #verify(): DiskReport['verify'] {

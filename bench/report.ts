@@ -45,6 +45,8 @@ export interface DiskReport {
   readonly serial: string
   readonly sectors: number
   readonly blockBytes: number
+  /** A daemon has it: nobody but the guest says what it holds, and its requests are counted but not told apart. */
+  readonly daemon: boolean
   /** Zeroes that make whole blocks of an image of any length; the guest reads them, the digest has them. */
   readonly paddedBytes: number
   readonly partitionStyle: 'mbr' | 'gpt' | 'none'
@@ -55,7 +57,7 @@ export interface DiskReport {
   readonly verify: Exclude<VerifyMode, 'auto'>
   /** Of the whole disk as the guest read it; null unless all of it was read. */
   readonly sha256: string | null
-  /** Bytes the guest read that were compared with the backend's own. */
+  /** Bytes the guest read; without a daemon all of them were compared with the backend's own. */
   readonly readBytes: number
   /** Requests the device saw, by type, since power-on. */
   readonly requests: { readonly [type: string]: number }

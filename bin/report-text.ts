@@ -49,7 +49,7 @@ function diskText(disk: DiskReport, timing: DiskTiming | undefined, colours: Cha
   // Nothing was asked: it could not be opened, or not a byte of it was wanted.
   if (disk.exits.length === 0) return `${lines.join('\n')}\n`
   lines.push(row('compared', comparedText(disk)))
-  lines.push(row('requests', listText(Object.entries(disk.requests))))
+  lines.push(row('requests', requestsText(disk)))
   lines.push(row('exits', listText(disk.exits.map(({ name, count }) => [name, count]))))
   lines.push(row('', priceText(disk.price)))
   lines.push(row('interrupts', interruptsText(disk)))
@@ -100,9 +100,16 @@ function listText(counts: readonly (readonly [string, number])[]): string {
   return counts.map(([name, count]) => `${name} ${groupedText(count)}`).join(', ')
 }
 
-function comparedText({ readBytes, workload }: DiskReport): string {
+function requestsText({ daemon, requests, price }: DiskReport): string {
+  return daemon ? `${groupedText(price.requests)} served by the daemon` : listText(Object.entries(requests))
+}
+
+function comparedText({ readBytes, workload, daemon }: DiskReport): string {
   const random = `${bytesText(workload.comparedBytes)} in ${groupedText(workload.requests)} random requests`
-  return `${bytesText(readBytes)} with the backend, ${random} with the model`
+  const whole = daemon
+    ? 'nothing with a backend: the daemon has it'
+    : `${bytesText(readBytes)} with the backend`
+  return `${whole}, ${random} with the model`
 }
 
 /** What a request costs in exits, as a sum. */

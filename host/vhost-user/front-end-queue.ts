@@ -49,6 +49,8 @@ export class FrontEndQueue implements ArrivalSource {
   stopped: ((state: QueueState) => void) | null
   kicks: number
   calls: number
+  /** Requests that came back. */
+  served: number
 
   constructor(
     index: number,
@@ -71,6 +73,7 @@ export class FrontEndQueue implements ArrivalSource {
     this.stopped = null
     this.kicks = 0
     this.calls = 0
+    this.served = 0
     this.#turn = () => {
       this.#kickDue = false
       this.ring()
@@ -82,7 +85,7 @@ export class FrontEndQueue implements ArrivalSource {
   }
 
   /** The daemon that is there now has it, and may serve it. */
-  get served(): boolean {
+  get taken(): boolean {
     return this.serving && this.#kick !== null
   }
 
@@ -169,6 +172,7 @@ export class FrontEndQueue implements ArrivalSource {
     this.#callDue = false
     const used = this.usedIndex
     if (this.#live === null || used === this.#told) return
+    this.served += (used - this.#told) & 0xffff
     this.#told = used
     this.calls++
     this.#signal(this)

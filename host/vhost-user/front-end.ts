@@ -102,6 +102,11 @@ export class FrontEndDevice implements VirtioDevice, LinkListener {
     return { kicks: sum(({ kicks }) => kicks), calls: sum(({ calls }) => calls) }
   }
 
+  /** Requests that came back to the guest. */
+  get served(): number {
+    return this.#queues.reduce((sum, { served }) => sum + served, 0)
+  }
+
   // What the transport asks.
 
   attach(signals: DeviceSignals): void {
@@ -163,7 +168,7 @@ export class FrontEndDevice implements VirtioDevice, LinkListener {
     const queue = this.#queue(index)
     queue.stopped = stopped
     const { exchange } = this.#link
-    if (exchange === null || !queue.served) queue.end(stateOf(queue))
+    if (exchange === null || !queue.taken) queue.end(stateOf(queue))
     else {
       this.#link.bearWith()
       exchange.run(this.#stopping(exchange, queue))
@@ -309,7 +314,7 @@ export class FrontEndDevice implements VirtioDevice, LinkListener {
   }
 
   *#stopAll(exchange: Exchange): Procedure {
-    for (const queue of this.#queues) if (queue.served) yield* stopQueue(exchange, queue)
+    for (const queue of this.#queues) if (queue.taken) yield* stopQueue(exchange, queue)
     yield* resetDaemon(exchange)
   }
 

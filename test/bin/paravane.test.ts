@@ -101,6 +101,7 @@ describe('paravane run', () => {
           serial: expect.any(String),
           sectors: 3907,
           blockBytes: 512,
+          daemon: false,
           paddedBytes: 0,
           partitionStyle: 'none',
           diskId: null,
