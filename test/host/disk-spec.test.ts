@@ -149,6 +149,11 @@ describe('a disk spec', () => {
     ],
     ['file:a,path=b', 'file: has its path twice, bare and as path='],
     ['memory | file:x', 'file: a source of data stands first; it cannot be piped after memory'],
+    [
+      'vhost-user:s | delay:ms=1',
+      'delay: cannot be piped after vhost-user, which is a device and has its disk elsewhere',
+    ],
+    ['memory | vhost-user:s', 'vhost-user: is a device; it cannot be piped after memory'],
   ])('%j is refused in one line', (text, message) => {
     expect(errorOf(text)).toBe(message)
   })

@@ -33,7 +33,7 @@ async function over(
   options: { readonly write?: boolean; readonly spec?: string; readonly operations?: number },
   body: (around: Around) => Promise<void>,
 ): Promise<void> {
-  const { write = true, spec = '', operations = 300 } = options
+  const { write = true, spec = '', operations = 80 } = options
   const before = { descriptors: openDescriptors(), mapped: mappedBytes() }
   using daemon = new StorageDaemon({ image: content(8 * MIB) })
   await daemon.start()
