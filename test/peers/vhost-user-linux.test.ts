@@ -45,7 +45,7 @@ describe('a Linux guest in QEMU, on a disk served over vhost-user', () => {
       if (built === null) return
       const file = drawnImage(folder, `${name}.img`, 1)
       const before = sumOf(file)
-      await using served = new ServedDisk(built, folder, file, options)
+      await using served = new ServedDisk(built, folder, `file:${file}`, options)
       await served.start()
       await using guest = new LinuxGuest({
         ...{ kernel: linuxKernel() as LinuxKernel, initramfs, job: 'verify', lifetimeSeconds: 200 },
@@ -70,7 +70,7 @@ describe('a Linux guest in QEMU, on a disk served over vhost-user', () => {
     if (built === null) return
     const file = drawnImage(folder, 'killed.img', 2)
     const report = await killUnderLoad({
-      ...{ built, folder, initramfs, image: file, kernel: linuxKernel() as LinuxKernel },
+      ...{ built, folder, initramfs, spec: `file-async:${file}`, kernel: linuxKernel() as LinuxKernel },
       ...{ kills: KILLS, seed: 1 },
     })
     expect(report.final).toBe(sumOf(file))

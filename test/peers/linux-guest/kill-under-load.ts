@@ -10,7 +10,8 @@ export interface KillSetup {
   readonly folder: string
   readonly kernel: LinuxKernel
   readonly initramfs: string
-  readonly image: string
+  /** The disk that is served. Layers that answer out of order need the tracking of what is in flight. */
+  readonly spec: string
   readonly kills: number
   readonly seed: number
   readonly killed?: (kill: number) => void
@@ -36,9 +37,9 @@ const SECONDS_PER_KILL = 10
  * @throws what the guest found wrong
  */
 export async function killUnderLoad(setup: KillSetup): Promise<KillReport> {
-  const { built, folder, kernel, initramfs, image, kills, seed } = setup
+  const { built, folder, kernel, initramfs, spec, kills, seed } = setup
   const random = seededRandom(seed)
-  await using served = new ServedDisk(built, folder, image)
+  await using served = new ServedDisk(built, folder, spec)
   await served.start()
   await using guest = new LinuxGuest({
     ...{ kernel, initramfs, job: 'storm', lifetimeSeconds: 100 + kills * SECONDS_PER_KILL },

@@ -12,11 +12,11 @@ export class ServedDisk implements AsyncDisposable {
   /** What all processes so far have said. */
   said: string
 
-  constructor(built: Built, folder: string, image: string, options: readonly string[] = []) {
+  constructor(built: Built, folder: string, spec: string, options: readonly string[] = []) {
     this.#built = built
     this.#folder = folder
     this.socket = 'disk.sock'
-    this.#arguments = ['serve', `file:${image}`, '--socket', this.socket, ...options]
+    this.#arguments = ['serve', spec, '--socket', this.socket, ...options]
     this.#child = null
     this.#gone = Promise.resolve(null)
     this.said = ''

@@ -34,7 +34,8 @@ try {
   const killed = (kill: number): void => {
     process.stdout.write(`kill ${kill + 1} of ${kills}: every answered write is there\n`)
   }
-  const report = await killUnderLoad({ built, folder, kernel, initramfs, image, kills, seed, killed })
+  const spec = `file-async:${image}`
+  const report = await killUnderLoad({ built, folder, kernel, initramfs, spec, kills, seed, killed })
   const { requests, verifiedRounds, final } = report
   process.stdout.write(`${requests} requests, ${verifiedRounds} rounds verified\n`)
   if (final !== sumOf(image)) throw new Error(`the guest read ${final}, the image is ${sumOf(image)}`)
