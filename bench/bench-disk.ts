@@ -2,8 +2,10 @@ import type { DiskBackend } from '../host/disk/backend.ts'
 import { factsInvalid } from '../host/disk/facts.ts'
 import { OverlayDisk } from '../host/disk/overlay.ts'
 import { openDisk, readDiskSpec } from '../host/disk/registry.ts'
+import { TracedDisk } from '../host/disk/traced.ts'
 import type { VirtualClock } from '../hypervisor/clock.ts'
 import type { HostPlatform } from '../protocol/platform.ts'
+import type { Trace } from '../protocol/trace.ts'
 import { ContentModel } from './content-model.ts'
 import { ContentTracedDisk } from './content-traced.ts'
 import { DaemonDisk, daemonOf, type OpenedDaemon, openDaemon } from './daemon-disk.ts'
@@ -76,7 +78,7 @@ export async function openBenchDisk(
       problems.add('module-threw', null, `the module threw ${lineOf(error)}`)
     })
   }
-  const written = write ? source : new OverlayDisk(source)
+  const written = write ? source : overlayOver(source, trace, `${path}/changes`)
   const told = trace.on ? new ContentTracedDisk(written, trace, path) : written
   const ownBytes = imageFileOf(spec)?.lengthBytes ?? null
   return {
@@ -116,6 +118,12 @@ async function daemonDisk(
     model: new ContentModel(facts.blockBytes),
     paddedBytes: 0,
   }
+}
+
+/** Keeps changes in memory, and tells a trace that is on what it is asked, as every layer of a spec does. */
+function overlayOver(source: DiskBackend, trace: Trace, path: string): DiskBackend {
+  const overlay = new OverlayDisk(source)
+  return trace.on ? new TracedDisk(overlay, trace, path) : overlay
 }
 
 function hasModule(spec: string): boolean {

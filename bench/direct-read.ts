@@ -1,7 +1,7 @@
 import type { DiskBackend, DiskOutcome } from '../host/disk/backend.ts'
 import { DiskIo } from '../host/disk/backend.ts'
 
-/** Who compares what the driver read with what the backend holds. */
+/** Who compares what the guest read with what the backend holds. */
 export interface DirectReadOwner<T> {
   /** `expected` is null where there is no other witness. */
   directRead(what: T, expected: Uint8Array<ArrayBuffer> | null, outcome: DiskOutcome): void

@@ -147,16 +147,22 @@ export abstract class DiskIo {
    *
    * @throws while it waits for its answer.
    */
-  protected renew(op: DiskOp, offset: number, lengthBytes: number, lent: readonly Uint8Array[]): void {
+  protected renew(
+    op: DiskOp,
+    offset: number,
+    lengthBytes: number,
+    lent: readonly Uint8Array[],
+    id: number,
+  ): void {
     if (!this.answered) throw new Error(`disk request ${this.op} at ${this.offset} is still out`)
-    become(this, op, offset, lengthBytes, lent)
+    become(this, op, offset, lengthBytes, lent, id)
     this.answered = false
     this.cancelling = false
   }
 }
 
 /** What makes one request different from another: nobody else's to change. */
-type RequestFields = { -readonly [field in 'op' | 'offset' | 'lengthBytes' | 'lent']: DiskIo[field] }
+type RequestFields = { -readonly [field in 'op' | 'offset' | 'lengthBytes' | 'lent' | 'id']: DiskIo[field] }
 
 function become(
   fields: RequestFields,
@@ -164,11 +170,13 @@ function become(
   offset: number,
   lengthBytes: number,
   lent: readonly Uint8Array[],
+  id: number,
 ): void {
   fields.op = op
   fields.offset = offset
   fields.lengthBytes = lengthBytes
   fields.lent = lent
+  fields.id = id
 }
 
 const NO_OPTIONS = {} as const

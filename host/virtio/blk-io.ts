@@ -55,7 +55,7 @@ export class BlkIo extends DiskIo {
     lent: readonly Uint8Array[],
     flushAfter: DiskBackend | null,
   ) {
-    super(op, offset, lengthBytes, lent)
+    super(op, offset, lengthBytes, lent, { id: chain.id })
     this.queue = queue
     this.chain = chain
     this.statusAt = statusAddress(chain)
@@ -77,7 +77,7 @@ export class BlkIo extends DiskIo {
     lent: readonly Uint8Array[],
     flushAfter: DiskBackend | null,
   ): void {
-    this.renew(op, offset, lengthBytes, lent)
+    this.renew(op, offset, lengthBytes, lent, chain.id)
     this.queue = queue
     this.chain = chain
     this.statusAt = statusAddress(chain)
@@ -117,7 +117,7 @@ class FlushAfter extends DiskIo {
   readonly #write: BlkIo
 
   constructor(write: BlkIo) {
-    super('flush', 0, 0, [])
+    super('flush', 0, 0, [], { id: write.id })
     this.#write = write
   }
 
@@ -147,7 +147,7 @@ export class RangeBatch {
     ranges: readonly { readonly offset: number; readonly lengthBytes: number; readonly mayUnmap: boolean }[],
   ): RangeIo[] {
     const parts = ranges.map(
-      ({ offset, lengthBytes, mayUnmap }) => new RangeIo(this, this.#whole.op, offset, lengthBytes, mayUnmap),
+      ({ offset, lengthBytes, mayUnmap }) => new RangeIo(this, this.#whole, offset, lengthBytes, mayUnmap),
     )
     for (const part of parts) backend.submit(part)
     return parts
@@ -163,8 +163,8 @@ export class RangeBatch {
 class RangeIo extends DiskIo {
   readonly #batch: RangeBatch
 
-  constructor(batch: RangeBatch, op: DiskOp, offset: number, lengthBytes: number, mayUnmap: boolean) {
-    super(op, offset, lengthBytes, [], { mayUnmap })
+  constructor(batch: RangeBatch, whole: BlkIo, offset: number, lengthBytes: number, mayUnmap: boolean) {
+    super(whole.op, offset, lengthBytes, [], { mayUnmap, id: whole.id })
     this.#batch = batch
   }
 

@@ -263,6 +263,24 @@ describe('the counts', () => {
     for (const part of Object.values(price)) expect(part).toBeGreaterThanOrEqual(0)
   })
 
+  test('of a request are told of it: one id from the ring down to the disk', async () => {
+    const spec = fileSpec(image(noise(300_032, 5)), ' | delay:us=5,jitter=200')
+    const { lines } = await traced({ seed: 2, disks: [spec], operations: 200 })
+    const blocks = new Map<number, { sector: number; type: number }>()
+    const asked = new Set<number>()
+    for (const event of lines.slice(1).map((line) => JSON.parse(line))) {
+      if (event.name === 'block') blocks.set(event.id, event)
+      if (event.name !== 'disk' || event.path !== 'disk0/changes') continue
+      asked.add(event.id)
+      const block = blocks.get(event.id)
+      if (event.op === 'read' || event.op === 'write') {
+        expect([block?.type, (block?.sector ?? 0) * 512]).toEqual([event.op === 'read' ? 0 : 1, event.offset])
+      } else expect(block?.type).toBe(event.op === 'flush' ? 4 : 11)
+    }
+    // All but the question for the serial number.
+    expect(asked.size).toBe(blocks.size - 1)
+  })
+
   test.each(PROFILE_NAMES)('tell what ends an interrupt on profile %s', async (profile) => {
     const report = await reportOf({ profile, disks: ['memory:size=1M'], operations: 300 })
     const { price, exits, interrupts, injections, deliveries } = report.disks[0] ?? fail()

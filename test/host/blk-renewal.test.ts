@@ -132,7 +132,7 @@ describe('requests of the block device at the waist', () => {
   test('are not made into others while they wait', () => {
     class Renewable extends Io {
       again(): void {
-        this.renew('read', 512, 512, [])
+        this.renew('read', 512, 512, [], 1)
       }
       protected finished(_outcome: DiskOutcome): void {}
     }
