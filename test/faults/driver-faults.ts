@@ -199,8 +199,8 @@ export const driverFaults: readonly Fault[] = [
   fault(
     'core.driver.cleanup.2',
     BLK,
-    'transport.setStatus(0)\n    let left',
-    'this.#abandonAll()\n    transport.setStatus(0)\n    let left',
+    'transport.setStatus(0)\n    let waitedUs',
+    'this.#abandonAll()\n    transport.setStatus(0)\n    let waitedUs',
   ),
   // Notifications.
   fault(
