@@ -161,7 +161,8 @@ export class BlkParser {
     const lengthBytes = reading ? chain.writableBytes - 1 : chain.readableBytes - HEADER_BYTES
     const otherBytes = reading ? chain.readableBytes - HEADER_BYTES : chain.writableBytes - 1
     if (otherBytes !== 0) return refused('block.data-direction', otherBytes, 0)
-    if (lengthBytes % BYTES_PER_SECTOR !== 0) return refused('block.data-length', lengthBytes, BYTES_PER_SECTOR)
+    if (lengthBytes % BYTES_PER_SECTOR !== 0)
+      return refused('block.data-length', lengthBytes, BYTES_PER_SECTOR)
     if (!reading && rules.facts.readOnly) return refused('block.read-only', this.type, 0)
     const capacity = capacitySectors(rules.facts)
     if (!(this.sector <= capacity && lengthBytes / BYTES_PER_SECTOR <= capacity - this.sector)) {
