@@ -66,6 +66,11 @@ export class OpenedDaemon {
     }
   }
 
+  /** How often it was connected to: more than once where it went away and came back. */
+  get connections(): number {
+    return this.#link.connections
+  }
+
   /** Requests it served the guest. */
   get served(): number {
     return this.#device?.served ?? 0

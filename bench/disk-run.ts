@@ -122,7 +122,7 @@ export class DiskRun {
       serial: disk.facts?.serial ?? '',
       sectors: lengthBytes / SECTOR_BYTES,
       blockBytes,
-      daemon: disk.daemon !== null,
+      daemon: disk.daemon === null ? null : { connections: disk.daemon.connections },
       paddedBytes: disk.paddedBytes,
       partitionStyle: layout?.style ?? 'none',
       diskId: layout?.diskId ?? null,

@@ -46,7 +46,7 @@ export interface DiskReport {
   readonly sectors: number
   readonly blockBytes: number
   /** A daemon has it: nobody but the guest says what it holds, and its requests are counted but not told apart. */
-  readonly daemon: boolean
+  readonly daemon: { readonly connections: number } | null
   /** Zeroes that make whole blocks of an image of any length; the guest reads them, the digest has them. */
   readonly paddedBytes: number
   readonly partitionStyle: 'mbr' | 'gpt' | 'none'

@@ -101,7 +101,9 @@ function listText(counts: readonly (readonly [string, number])[]): string {
 }
 
 function requestsText({ daemon, requests, price }: DiskReport): string {
-  return daemon ? `${groupedText(price.requests)} served by the daemon` : listText(Object.entries(requests))
+  if (daemon === null) return listText(Object.entries(requests))
+  const again = daemon.connections > 1 ? `, which came back ${daemon.connections - 1} times` : ''
+  return `${groupedText(price.requests)} served by the daemon${again}`
 }
 
 function comparedText({ readBytes, workload, daemon }: DiskReport): string {

@@ -63,6 +63,8 @@ export class DaemonLink implements ArrivalSource, ExchangeListener, ChannelListe
   #idleTicks: number
   #lastStamp: number
   #lostTicks: number
+  /** How far requests were when the daemon was lost last. */
+  #lostAt: number
   #closed: boolean
   /** Connections made so far. */
   connections: number
@@ -83,6 +85,7 @@ export class DaemonLink implements ArrivalSource, ExchangeListener, ChannelListe
     this.#idleTicks = 0
     this.#lastStamp = 0
     this.#lostTicks = 0
+    this.#lostAt = -1
     this.#closed = false
     this.connections = 0
     this.#release = platform.clock.external(`the daemon at ${setup.path}`, () => !this.#stalled && this.#owes)
@@ -166,12 +169,14 @@ export class DaemonLink implements ArrivalSource, ExchangeListener, ChannelListe
       opened?.(`the daemon at ${this.#setup.path} ${why}`)
       return
     }
-    if (this.#phase !== 'returning') {
-      this.#setup.troubled(`the daemon at ${this.#setup.path} ${why}`)
-      this.#lostTicks = 0
-    }
     // One that broke a rule is not asked again.
     const final = this.#setup.reconnectMs === 0 || violation !== null
+    // That one went away is no trouble where another may come.
+    if (final) this.#setup.troubled(`the daemon at ${this.#setup.path} ${why}`)
+    // Time runs on for daemons that die of what they are given, one after the other.
+    const progress = this.#listener?.progress ?? 0
+    if (progress !== this.#lostAt) this.#lostTicks = 0
+    this.#lostAt = progress
     this.#phase = final ? 'dead' : 'lost'
     this.#stalled = false
     this.#listener?.lost(final)
@@ -231,15 +236,16 @@ export class DaemonLink implements ArrivalSource, ExchangeListener, ChannelListe
   #retry(): void {
     if (this.#phase !== 'lost') return
     const { path, reconnectMs } = this.#setup
-    const connection = this.edge.connect(path)
-    if (typeof connection !== 'string') {
-      this.#phase = 'returning'
-      this.#begin(connection)
-    } else if (this.#lostTicks * TICK_MS >= reconnectMs) {
+    if (this.#lostTicks * TICK_MS > reconnectMs) {
       this.#setup.troubled(`no daemon came back to ${path} within ${reconnectMs} ms`)
       this.#phase = 'dead'
       this.#listener?.lost(true)
+      return
     }
+    const connection = this.edge.connect(path)
+    if (typeof connection === 'string') return
+    this.#phase = 'returning'
+    this.#begin(connection)
   }
 
   #disconnect(): void {

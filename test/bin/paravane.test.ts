@@ -101,7 +101,7 @@ describe('paravane run', () => {
           serial: expect.any(String),
           sectors: 3907,
           blockBytes: 512,
-          daemon: false,
+          daemon: null,
           paddedBytes: 0,
           partitionStyle: 'none',
           diskId: null,
