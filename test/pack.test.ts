@@ -72,6 +72,17 @@ import { runDiskBackendCases, specSubject } from 'paravane/conformance'
 const results = await runDiskBackendCases(specSubject('memory:size=1M'))
 const failed = results.filter((result) => result.verdict === 'failed')
 console.log(failed.length, results.length > 10)`,
+  fuzz: `
+import { DmaSpace } from 'paravane/protocol'
+import { HOSTILE_CHAINS, HostileScene, hostileGround, Journal, JournalMemory, LiteralRing } from 'paravane/fuzz'
+const ground = hostileGround()
+const ring = new LiteralRing(ground.memory, { size: 8, descriptors: 0x1000, driver: 0x3000, device: 0x5000 })
+const chain = HOSTILE_CHAINS.find(({ rule }) => rule === 'split.next-range')
+chain?.plant(new HostileScene(ring, ground, 0))
+const journal = new Journal()
+const dma = new DmaSpace(new JournalMemory(ground.memory, journal))
+const index = dma.window(ground.memory.regions[0]!.base, 0x4000, 4)?.loadIndex(0x3002 as never)
+console.log(index, chain?.outcome, journal.reads(0x3002, 2))`,
 }
 
 const PRINTED: { readonly [room: string]: string } = {
@@ -81,6 +92,7 @@ const PRINTED: { readonly [room: string]: string } = {
   hypervisor: '5',
   bench: '7 true true',
   conformance: '0 true',
+  fuzz: '1 drop 1',
 }
 
 function node(args: readonly string[], cwd = home) {

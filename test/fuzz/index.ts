@@ -1,0 +1,7 @@
+export * from './arbitrary.ts'
+export * from './hostile-chain.ts'
+export * from './hostile-scene.ts'
+export * from './journal.ts'
+export * from './literal-device.ts'
+export * from './literal-driver.ts'
+export * from './literal-ring.ts'
