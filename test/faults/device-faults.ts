@@ -119,8 +119,8 @@ export const deviceFaults: readonly Fault[] = [
   fault(
     'split.device.desc-table.4',
     RING,
-    'this.#used.putLe32(ELEM_ID, head, base)',
-    'this.#descriptors.fill(0xff, head * 16 + 8, 4)\n    this.#used.putLe32(ELEM_ID, head, base)',
+    'const { words } = this.#used\n',
+    'const { words } = this.#used\n    this.#descriptors.fill(0xff, head * 16 + 8, 4)\n',
   ),
   fault(
     'split.device.indirect.1',
@@ -131,8 +131,8 @@ export const deviceFaults: readonly Fault[] = [
   fault(
     'split.device.indirect.2',
     RING,
-    'if (!this.#enter(indirect, addr, len, flags)) return false',
-    'if (count > 0 || !this.#enter(indirect, addr, len, flags)) return false',
+    'if (!this.#enter(indirect, addr, len, flagsAndNext & 0xffff)) return false',
+    'if (count > 0 || !this.#enter(indirect, addr, len, flagsAndNext & 0xffff)) return false',
   ),
   fault(
     'split.device.used-ring.2',
@@ -257,8 +257,8 @@ export const deviceFaults: readonly Fault[] = [
     fault(
       'split.device.used-ring.1',
       RING,
-      'this.#used.putLe32(ELEM_ID, head, base)',
-      'this.#used.putLe32(ELEM_ID, head & 4, base)',
+      'words[(base + ELEM_ID) >>> 2] = head',
+      'words[(base + ELEM_ID) >>> 2] = head & 4',
     ),
   ),
   another(

@@ -156,14 +156,14 @@ export const driverFaults: readonly Fault[] = [
   fault(
     'split.driver.framing.1',
     RING,
-    'const write = i < readableCount ? 0 : WRITE\n      table.',
-    'const write = i === 0 ? WRITE : 0\n      table.',
+    'let flagsAndNext = i < readableCount ? 0 : WRITE\n      let next',
+    'let flagsAndNext = i === 0 ? WRITE : 0\n      let next',
   ),
   fault(
     'split.driver.desc-table.1',
     RING,
-    ' table.putLe32(DESC_LEN, lengths[i] as number, base)',
-    ' table.putLe32(DESC_LEN, 0xffff_ffff, base)',
+    'describe(table, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)',
+    'describe(table, words, at, addresses[i] as number, 0xffff_ffff, flagsAndNext)',
   ),
   fault(
     'split.driver.indirect.1',
@@ -174,20 +174,20 @@ export const driverFaults: readonly Fault[] = [
   fault(
     'split.driver.indirect.2',
     RING,
-    'tables.putLe32(DESC_FLAGS_AND_NEXT, last ? write :',
-    'tables.putLe32(DESC_FLAGS_AND_NEXT, i === 0 ? INDIRECT : last ? write :',
+    'describe(tables, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)',
+    'describe(tables, words, at, addresses[i] as number, lengths[i] as number, i === 0 ? INDIRECT : flagsAndNext)',
   ),
   fault(
     'split.driver.indirect.3',
     RING,
-    ' table.putLe32(DESC_FLAGS_AND_NEXT, write, base)',
-    ' table.putLe32(DESC_FLAGS_AND_NEXT, write | NEXT, base)',
+    'describe(table, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)',
+    'describe(table, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext | NEXT)',
   ),
   fault(
     'split.driver.indirect.4',
     RING,
-    'this.#descriptors.putLe32(DESC_FLAGS_AND_NEXT, INDIRECT, base)',
-    'this.#descriptors.putLe32(DESC_FLAGS_AND_NEXT, INDIRECT | NEXT, base)',
+    'head * DESC_WORDS, address, count * DESC_BYTES, INDIRECT)',
+    'head * DESC_WORDS, address, count * DESC_BYTES, INDIRECT | NEXT)',
   ),
   fault(
     'split.driver.avail-ring.1',
@@ -224,8 +224,8 @@ export const driverFaults: readonly Fault[] = [
   fault(
     'split.driver.avail-notify-suppress.1',
     RING,
-    'this.#seenUsed = 0\n    this.#broken = false',
-    'this.#seenUsed = 0\n    this.#broken = false\n    this.#used.putLe16(USED_FLAGS, NO_NOTIFY)',
+    'this.#postOf = new Float64Array(size)',
+    'this.#postOf = new Float64Array(size)\n    this.#used.putLe16(USED_FLAGS, NO_NOTIFY)',
   ),
   fault('split.driver.avail-notify-suppress.2', RING, NOTIFIES_BY_FLAGS, ''),
   fault('split.driver.avail-notify-suppress.3', RING, NOTIFIES_BY_FLAGS, 'if (!this.#eventIdx) return true'),
