@@ -6,9 +6,11 @@ import { SingleBar } from 'cli-progress'
 import { Command, CommanderError } from 'commander'
 import { coloursFor } from '../../bin/colour.ts'
 import { BadInput, cleanUpAll, Exit, mistake, onExit, oneLine, print } from '../../bin/exit.ts'
+import { nativeAbsent } from '../../native/platform.ts'
 import { MEASUREMENTS } from './catalogue.ts'
 import type { Measurement, Place } from './measure.ts'
 import { writeNumberedFile } from './numbered-file.ts'
+import { largeRequestsText, PEER_MEASUREMENTS, peersMissing } from './peers.ts'
 import { measurementText } from './result-text.ts'
 import { CandidateFailed, processesOf, runRounds, stopCandidate } from './rounds.ts'
 import type { MeasurementSummary } from './summary.ts'
@@ -27,20 +29,24 @@ const QUICK: Effort = { rounds: 1, ms: 20, fileBytes: 16 << 20 }
 
 interface Arguments {
   readonly only?: readonly string[]
+  readonly peers?: boolean
   readonly quick?: boolean
   readonly json?: boolean
 }
 
 const CANDIDATE_FAILED = 1
 
-function chosen(only: readonly string[] | undefined): readonly Measurement[] {
-  if (only === undefined) return MEASUREMENTS
-  const known = MEASUREMENTS.map(({ name }) => name)
+function chosen({ only, peers }: Arguments): readonly Measurement[] {
+  const measurements = peers === true ? PEER_MEASUREMENTS : MEASUREMENTS
+  const missing = peers === true ? (nativeAbsent() ?? peersMissing()) : null
+  if (missing !== null) throw new BadInput(`nothing to compare with: ${missing} is missing`)
+  if (only === undefined) return measurements
+  const known = measurements.map(({ name }) => name)
   const unknown = only.find((name) => !known.includes(name))
   if (unknown !== undefined) {
     throw new BadInput(`no measurement ${JSON.stringify(unknown)}: there are ${known.join(', ')}`)
   }
-  return MEASUREMENTS.filter(({ name }) => only.includes(name))
+  return measurements.filter(({ name }) => only.includes(name))
 }
 
 /** A folder of our own with the file in it, gone however this process ends. */
@@ -57,7 +63,7 @@ function makePlace(fileBytes: number): Place {
 
 /** @returns an exit code. */
 async function run(given: Arguments): Promise<number> {
-  const measurements = chosen(given.only)
+  const measurements = chosen(given)
   const json = given.json === true
   const quick = given.quick === true
   const effort = quick ? QUICK : WHOLE
@@ -86,7 +92,7 @@ async function run(given: Arguments): Promise<number> {
     if (!json) await print(`${measurementText(summary, colours)}\n`)
   }
   if (json) await print(`${jsonText(summaries, effort, quick)}\n`)
-  else await print(closingText(summaries, quick))
+  else await print(`${largeRequestsText(summaries) ?? ''}${closingText(summaries, quick)}`)
   return Exit.VERIFIED
 }
 
@@ -140,6 +146,7 @@ const program = new Command('perf')
     `one measurement, any number of times: ${MEASUREMENTS.map(({ name }) => name).join(', ')}`,
     collect,
   )
+  .option('--peers', "instead: disks served to another process, beside QEMU's storage daemon")
   .option('--quick', 'see in seconds that everything runs; judges nothing')
   .option('--json', 'print one JSON document and nothing else')
   .addHelpText('after', '\nExit codes: 0 measured, whatever the figures; 1 a candidate failed; 2 bad input.')
