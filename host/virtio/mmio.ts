@@ -14,8 +14,9 @@ import {
 import { Status } from '../../protocol/virtio/status.ts'
 import type { DeviceSignals, QueueState, VirtioDevice } from './device.ts'
 import { QUEUE_START } from './device.ts'
+import { loadMmio, saveMmio } from './mmio-snapshot.ts'
 import type { MmioQueueState, MmioState, SavedMmio } from './mmio-state.ts'
-import { fresh, freshMmioQueue, parseSavedMmio, placeOf } from './mmio-state.ts'
+import { fresh, freshMmioQueue, placeOf } from './mmio-state.ts'
 import type { Refusal } from './negotiate.ts'
 import { featuresRefused, statusStep } from './negotiate.ts'
 
@@ -111,77 +112,23 @@ export class MmioTransport implements RegisterDevice, DeviceSignals {
 
   // Saving and loading.
 
-  /**
-   * The whole state, with what the device's queues have out.
-   *
-   * A reset under way is saved as done, and so is a queue that stops: no loan of the memory here is one of the
-   * memory there, and neither lets a driver count on an answer.
-   */
+  /** @see saveMmio */
   save(): SavedMmio {
-    const state = this.#state.resetting ? fresh(this.#state.queues.length) : this.#state
-    const { driverFeatures, queues, resetting: _, ...registers } = state
-    return {
-      version: 1,
-      ...registers,
-      driverFeatures: driverFeatures.toString(16),
-      queues: queues.map((queue, index) => {
-        const { ready, stopping, resetting: _resetting, ...rest } = queue.stopping ? freshMmioQueue() : queue
-        return { registers: rest, running: ready && !stopping ? this.#device.queueState(index) : null }
-      }),
-      device: this.#device.save(),
-    }
+    return saveMmio(this.#state, this.#device)
   }
 
   /**
-   * Takes a saved state into a transport and device nobody has touched yet. A snapshot is input like any
-   * other: it goes through the checks a driver's writes do, and a bad one changes nothing.
+   * Takes a saved state into a transport and device nobody has touched yet; a bad one changes nothing.
    *
    * @returns what is wrong with it, or null.
    */
   load(value: unknown): string | null {
     if (this.#state.resetting || this.#state.status !== 0) return 'a device in use takes no state'
-    const parsed = parseSavedMmio(value, this.#state.queues.length)
-    if (!parsed.ok) return parsed.error
-    const { saved } = parsed
-    const features = BigInt(`0x${saved.driverFeatures}`)
-    const refused = featuresRefused(features, this.#device.offered, this.#device.featureTable)
-    if ((saved.status & Status.FEATURES_OK) !== 0 && refused !== null) return refused.rule
-    const next: MmioState = {
-      status: saved.status,
-      deviceFeaturesSel: saved.deviceFeaturesSel,
-      driverFeaturesSel: saved.driverFeaturesSel,
-      driverFeatures: features,
-      queueSel: saved.queueSel,
-      shmSel: saved.shmSel,
-      interruptStatus: saved.interruptStatus,
-      resetting: false,
-      queues: saved.queues.map(({ registers }) => ({ ...freshMmioQueue(), ...registers })),
-    }
-    const before = this.#device.save()
-    const error = this.#loadDevice(saved, next)
-    if (error !== null) {
-      // Nothing has been taken yet, so this ends at once.
-      this.#device.reset(() => {})
-      this.#device.load(before)
-      return error
-    }
-    this.#state = next
-    if (next.interruptStatus !== 0) this.#line.raise()
-    if ((next.status & Status.DRIVER_OK) !== 0) this.#kickReady()
-    return null
-  }
-
-  #loadDevice(saved: SavedMmio, next: MmioState): string | null {
-    if ((saved.status & Status.FEATURES_OK) !== 0) this.#device.accept(next.driverFeatures)
-    const error = this.#device.load(saved.device)
-    if (error !== null) return error
-    for (const [index, { running }] of saved.queues.entries()) {
-      const queue = next.queues[index]
-      if (running === null || queue === undefined) continue
-      const violation = this.#device.start(index, placeOf(queue), running)
-      if (violation !== null) return violation.rule
-      queue.ready = true
-    }
+    const loaded = loadMmio(value, this.#device)
+    if (!loaded.ok) return loaded.error
+    this.#state = loaded.state
+    if (loaded.state.interruptStatus !== 0) this.#line.raise()
+    if ((loaded.state.status & Status.DRIVER_OK) !== 0) this.#kickReady()
     return null
   }
 
