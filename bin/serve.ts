@@ -9,6 +9,7 @@ import { REQUIREMENTS } from '../protocol/requirement.ts'
 import { explain } from '../protocol/violation.ts'
 import { BadInput, Exit, onExit, print } from './exit.ts'
 import { bytesText } from './quantity.ts'
+import { supervise, type Watched, watched } from './supervisor.ts'
 import { TraceFile } from './trace-file.ts'
 
 /** Options of `paravane serve` as commander gives them: texts, unchecked. */
@@ -20,8 +21,18 @@ export interface ServeArguments {
   readonly trace?: string
 }
 
-/** Serves a disk until it is told to stop. Returns the exit code. */
-export async function serve(spec: string, given: ServeArguments): Promise<number> {
+/**
+ * Serves a disk until it is told to stop. Returns the exit code.
+ *
+ * A child does it, and outlives no front-end that makes its memory shorter; with seals required none can.
+ */
+export function serve(spec: string, given: ServeArguments): Promise<number> {
+  const child = watched()
+  return child === null && given.requireSeals !== true ? supervise(say) : serveHere(spec, given, child)
+}
+
+async function serveHere(spec: string, given: ServeArguments, child: Watched | null): Promise<number> {
+  const again = child?.again === true
   const description = descriptionOf(spec, given)
   const trace = given.trace === undefined ? null : new TraceFile(checkTrace(given.trace, spec))
   const server = await createServer(description, {
@@ -35,14 +46,14 @@ export async function serve(spec: string, given: ServeArguments): Promise<number
     throw error instanceof BadDescription ? new BadInput(error.message) : error
   })
   try {
-    trace?.open()
+    trace?.open(again ? 'a' : 'w')
   } catch (error) {
     await server.close()
     throw error
   }
   const untrace = onExit(() => trace?.close())
   const restore = stopOnSignal(server)
-  await print(banner(description, server))
+  await print(again ? 'listening again\n' : banner(description, server))
   const flushed = await server.run()
   restore()
   untrace()

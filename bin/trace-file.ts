@@ -27,9 +27,9 @@ export class TraceFile {
   }
 
   /** @throws BadInput */
-  open(): void {
+  open(how: 'w' | 'a' = 'w'): void {
     try {
-      this.#fd = fs.openSync(this.#path, 'w')
+      this.#fd = fs.openSync(this.#path, how)
     } catch (error) {
       const why = errnoOf(error) === 'ENOENT' ? 'its folder does not exist' : meaningOf(error)
       throw new BadInput(`--trace: cannot write ${JSON.stringify(this.#path)}: ${why}`)

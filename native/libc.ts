@@ -26,6 +26,7 @@ export interface Libc {
   ) => number
   readonly munmap: (address: number, lengthBytes: number) => number
   readonly ppoll: (descriptors: number, count: number, timeout: number, signals: number) => number
+  readonly prctl: (option: number, one: number, two: number, three: number, four: number) => number
   readonly read: (descriptor: number, address: number, lengthBytes: number) => number
   readonly recvmsg: (socket: number, header: number, flags: number) => number
   readonly sendmsg: (socket: number, header: number, flags: number) => number
@@ -62,6 +63,8 @@ function bind(): Libc {
     mmap: declared('int64 mmap(int64, size_t, int, int, int, int64)'),
     munmap: declared('int munmap(int64, size_t)'),
     ppoll: declared('int ppoll(int64, size_t, int64, int64)'),
+    // Variadic in C, too.
+    prctl: declared('int prctl(int, int64, int64, int64, int64)'),
     read: declared('int64 read(int, int64, size_t)'),
     recvmsg: declared('int64 recvmsg(int, int64, int)'),
     sendmsg: declared('int64 sendmsg(int, int64, int)'),

@@ -1,5 +1,6 @@
 import type { Descriptor } from '../../native/descriptor.ts'
 import { EventDescriptor } from '../../native/event-descriptor.ts'
+import { libc } from '../../native/libc.ts'
 import { NativeError } from '../../native/native-error.ts'
 import { waitFor } from '../../native/poll-set.ts'
 import { type Mapping, SharedMemory } from '../../native/shared-memory.ts'
@@ -99,6 +100,12 @@ export class PlainFrontEnd {
   /** Where the ring stands, from the answer of its stop. */
   stop(): number {
     return Number(this.#ask(GET_VRING_BASE, pair(0, 0)) >> 32n)
+  }
+
+  /** Makes the memory it shared shorter, and rings: whoever looks finds nothing there. */
+  shrink(): void {
+    libc().ftruncate(this.#memory.descriptor.number, 0)
+    this.#kick.signal()
   }
 
   /** Sends any bytes as they are. */
