@@ -19,7 +19,8 @@ afterAll(() => {
 
 const paravane = (args: readonly string[], env = {}): Promise<Ended> => built.run(args, directory, env)
 /** What was said beside the lines of progress, which only a machine slow enough prints. */
-const said = (stderr: string) => stderr.replace(/^\w+: [\d,]+ of [\d,]+ requests\n/gm, '')
+const said = (stderr: string) =>
+  stderr.replace(/^\w+: (?:read [^\n]+ of [^\n]+|[\d,]+ of [\d,]+ requests)\n/gm, '')
 const sha256 = (file: string) =>
   createHash('sha256')
     .update(fs.readFileSync(path.join(directory, file)))
