@@ -94,10 +94,7 @@ export class Exchange {
 
   /** Takes a procedure behind those that were taken before. */
   run(procedure: Procedure): void {
-    if (this.#closed) {
-      procedure.return(undefined)
-      return
-    }
+    if (this.#closed) return
     this.#waiting.push(procedure)
     if (this.#current === null && !this.#stepping) this.#next()
   }
@@ -145,7 +142,8 @@ export class Exchange {
     this.#current = null
     // One that runs right now is ended where it asks next.
     if (unfinished !== null && !this.#stepping) unfinished.return(undefined)
-    for (const one of this.#waiting.splice(0)) one.return(undefined)
+    // Those hold nothing: they have not begun.
+    this.#waiting.length = 0
   }
 
   #ended(): void {
@@ -210,9 +208,7 @@ export class Exchange {
   #send(ask: Ask): boolean {
     const rule = { name: ask.name, ...FrontEndMessage[ask.name] }
     const replies = repliesByItself(rule.reply, this)
-    // The daemon learns with this very message that it may be asked to acknowledge.
-    const settled = ask.name !== 'SET_PROTOCOL_FEATURES'
-    const acknowledges = !replies && settled && hasVhostUserFeature(this.protocol, 'REPLY_ACK')
+    const acknowledges = !replies && hasVhostUserFeature(this.protocol, 'REPLY_ACK')
     const flags = acknowledges ? VhostUserFlag.NEED_REPLY : 0
     if (!this.#connection.send(frameBytes(rule.code, flags, ask.payload), ask.descriptors ?? [])) {
       this.fail(`does not take ${ask.name}`)

@@ -59,6 +59,7 @@ export function* handshake(exchange: Exchange): Procedure<DaemonFacts | null> {
   if (!hasFeature(offered, CommonFeature.VERSION_1.bit)) return refused(exchange, 'is a legacy device')
   const protocol = u64Of((yield { name: 'GET_PROTOCOL_FEATURES' }).payload) & PROTOCOL
   if (!hasVhostUserFeature(protocol, 'CONFIG')) return refused(exchange, 'has no configuration')
+  // Before its answer nothing can be acknowledged: this very message settles that.
   yield { name: 'SET_PROTOCOL_FEATURES', payload: u64Payload(protocol) }
   exchange.protocol = protocol
   yield { name: 'SET_OWNER' }

@@ -14,7 +14,7 @@ import { Built } from './built.ts'
 const absent = nativeAbsent()
 if (absent !== null) process.stdout.write(`our driver against paravane serve is not tested: ${absent}\n`)
 
-const KILLS = 4
+const KILLS = 3
 const { directory, remove } = scratch()
 let built: Built
 beforeAll(() => {
@@ -80,7 +80,7 @@ describe.skipIf(absent !== null)('our driver under the whole stack against parav
     await using bench = await createBench({
       seed: 4,
       disks: [{ spec: `vhost-user:${socket},reconnect=30000`, write: true }],
-      operations: 6000,
+      operations: 3000,
     })
     let over = false
     const run = bench.run().finally(() => {

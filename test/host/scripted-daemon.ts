@@ -46,6 +46,7 @@ export type Meddling = (
 ) => readonly Sent[] | 'close' | 'stall'
 
 interface Ring {
+  kick: ScriptedEvent | null
   call: ScriptedEvent | null
   base: number
   enabled: boolean
@@ -161,6 +162,8 @@ export class ScriptedDaemon implements FrontEndEdge {
   /** What memory it was given holds, for the position of a ring that stops. */
   usedIndexOf: (ring: number) => number = () => 0
   listening = true
+  /** Bytes of configuration that were asked for last. */
+  configAsked = 0
   config: Uint8Array<ArrayBuffer>
   connections = 0
   answers = 0
@@ -292,6 +295,7 @@ export class ScriptedDaemon implements FrontEndEdge {
         return { payload: u64Payload(11n) }
       case 'GET_CONFIG': {
         const size = window.le32(VhostUserConfig.size)
+        this.configAsked = size
         const answer = new Uint8Array(VhostUserConfig.$size + size)
         answer.set(encode(VhostUserConfig, { size }))
         answer.set(this.config.subarray(0, size), VhostUserConfig.$size)
@@ -302,6 +306,11 @@ export class ScriptedDaemon implements FrontEndEdge {
           payload: encode(VhostUserInflight, { size: 4096n }),
           descriptors: [new CountedDescriptor(this.open, 'file', 4096)],
         }
+      case 'SET_VRING_KICK':
+        for (const one of frame.descriptors) {
+          this.#ring(Number(u64Of(payload))).kick = this.#events.get(one) ?? null
+        }
+        return null
       case 'SET_VRING_CALL': {
         const [descriptor] = frame.descriptors
         const call = descriptor === undefined ? null : (this.#events.get(descriptor) ?? null)
@@ -328,7 +337,7 @@ export class ScriptedDaemon implements FrontEndEdge {
   #ring(index: number): Ring {
     let ring = this.rings.get(index)
     if (ring === undefined) {
-      ring = { call: null, base: -1, enabled: false }
+      ring = { kick: null, call: null, base: -1, enabled: false }
       this.rings.set(index, ring)
     }
     return ring
