@@ -10,12 +10,12 @@ import type { Goal, Measurement, Place } from './measure.ts'
 import { nsPerOperation } from './measure.ts'
 import { numberPages, PAGE_BYTES, readThrough } from './numbered-file.ts'
 
-const LONG_PAGES = 256
+export const LONG_PAGES = 256
 /** Offsets drawn beforehand, and read over and over. */
 const OFFSETS = 4096
 
 /** One way of reading. */
-interface Shape {
+export interface Shape {
   readonly name: string
   readonly what: string
   /** For each request of the depth, the pages of memory it is read into. */
@@ -24,9 +24,9 @@ interface Shape {
   readonly goal: Goal | null
 }
 
-const CONTIGUOUS = Array.from({ length: LONG_PAGES }, (_, i) => i)
+export const CONTIGUOUS = Array.from({ length: LONG_PAGES }, (_, i) => i)
 /** Every second page, in an order that puts no two in a row. */
-const SCATTERED = Array.from({ length: LONG_PAGES }, (_, i) => 2 * ((i * 101) % LONG_PAGES))
+export const SCATTERED = Array.from({ length: LONG_PAGES }, (_, i) => 2 * ((i * 101) % LONG_PAGES))
 
 const SHAPES: readonly Shape[] = [
   {
@@ -60,9 +60,9 @@ const SHAPES: readonly Shape[] = [
 ]
 
 /** Reads once for each request of the depth, from the pages at `pages[from]` on. */
-type ReadTogether = (pages: readonly number[], from: number) => void
+export type ReadTogether = (pages: readonly number[], from: number) => void
 
-function pagesOf(shape: Shape, fileBytes: number): number[] {
+export function pagesOf(shape: Shape, fileBytes: number): number[] {
   const requestPages = shape.layout[0]?.length ?? 1
   const places = Math.floor(fileBytes / PAGE_BYTES / requestPages)
   const random = seededRandom(1).stream(shape.name)
@@ -72,7 +72,7 @@ function pagesOf(shape: Shape, fileBytes: number): number[] {
 }
 
 /** The yardstick: the same calls on the same file at the same offsets, buffers made beforehand. */
-function plain(shape: Shape, file: string): ReadTogether {
+export function plain(shape: Shape, file: string): ReadTogether {
   const fd = fs.openSync(file, 'r')
   const memory = new ArrayBuffer((1 + Math.max(...shape.layout.flat())) * PAGE_BYTES)
   const view = new DataView(memory)
@@ -99,7 +99,7 @@ function plain(shape: Shape, file: string): ReadTogether {
   }
 }
 
-async function through(spec: string): Promise<DiskBackend> {
+export async function through(spec: string): Promise<DiskBackend> {
   const opened = await openDisk(spec, {
     clock: new VirtualClock(),
     random: seededRandom(1),
@@ -128,7 +128,7 @@ async function memoryDisk(lengthBytes: number): Promise<DiskBackend> {
 }
 
 /** A backslash keeps the spec's own signs in a path from being read as such. */
-function fileSpec(file: string): string {
+export function fileSpec(file: string): string {
   return `file:${file.replace(/[\\,|=]/g, '\\$&')},readonly`
 }
 

@@ -15,6 +15,8 @@ export interface Measurement {
   readonly unit: Unit
   /** Bytes that one operation moves, where throughput says something. */
   readonly operationBytes?: number
+  /** The candidate of which a profile tells where its time goes, room by room. */
+  readonly profiled?: string
   /** Runs one candidate for about `ms` milliseconds and returns its figure. */
   run(candidate: string, ms: number, place: Place): Promise<number> | number
 }
@@ -35,6 +37,20 @@ export interface Place {
 /** The part of a candidate's time after which its code counts as warm: a 1 MiB read comes 5,000 times a second. */
 const WARM_UP = 0.4
 
+/** Hears when what counts begins and ends: a profile leaves out what comes before, warming up included. */
+export interface MeasuredPart {
+  begin(): void
+  /** @param operations done since `begin`. */
+  end(operations: number): void
+}
+
+let watched: MeasuredPart | null = null
+
+/** Lets `part` hear of the next measurement of this process. */
+export function watchMeasured(part: MeasuredPart): void {
+  watched = part
+}
+
 /**
  * Repeats `batch` (which does `count` operations) for about `ms` and returns the median cost of one, in ns.
  *
@@ -45,12 +61,14 @@ export function nsPerOperation(count: number, ms: number, batch: () => void): nu
   const from = performance.now()
   do batch()
   while (performance.now() - from < ms * WARM_UP)
+  watched?.begin()
   const samples: number[] = []
   do {
     const started = process.hrtime.bigint()
     batch()
     samples.push(Number(process.hrtime.bigint() - started) / count)
   } while (performance.now() - from < ms || samples.length < 3)
+  watched?.end(samples.length * count)
   samples.sort((a, b) => a - b)
   return samples[Math.floor(samples.length / 2)] ?? Number.NaN
 }

@@ -2,6 +2,7 @@ import type { ChalkInstance } from 'chalk'
 import Table from 'cli-table3'
 import { groupedText } from '../../bin/quantity.ts'
 import type { Goal } from './measure.ts'
+import type { RoomTime } from './profile.ts'
 import type { CandidateSummary, MeasurementSummary, Spread } from './summary.ts'
 
 const NS_PER_SECOND = 1e9
@@ -25,7 +26,21 @@ export function measurementText(summary: MeasurementSummary, colours: ChalkInsta
       verdictText(candidate.met, colours),
     ])
   }
-  return `${colours.bold(summary.name)}  ${summary.what}\n${table.toString()}\n`
+  return `${colours.bold(summary.name)}  ${summary.what}\n${table.toString()}\n${roomsText(summary.rooms, colours)}`
+}
+
+/** Where the time goes, most first. */
+function roomsText(rooms: readonly RoomTime[] | null, colours: ChalkInstance): string {
+  if (rooms === null) return ''
+  const table = new Table({
+    head: ['where the time goes', 'ns each', 'share'].map((text) => colours.dim(text)),
+    style: { head: [], border: [], compact: true },
+    colAligns: ['left', 'right', 'right'],
+  })
+  for (const { room, nsEach, share } of rooms) {
+    table.push([room, groupedText(nsEach), `${(100 * share).toFixed(1)} %`])
+  }
+  return `${table.toString()}\n`
 }
 
 function ratioText(candidate: CandidateSummary, colours: ChalkInstance): string {

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import type { Measurement, Place } from './measure.ts'
+import { parseRoomTimes, type RoomTime } from './profile.ts'
 import type { Round } from './summary.ts'
 
 const ONE = fileURLToPath(new URL('./one.js', import.meta.url))
@@ -28,7 +29,7 @@ export function stopCandidate(): void {
 
 /** Processes that `runRounds` starts for a measurement. */
 export function processesOf(measurement: Measurement, rounds: number): number {
-  return rounds * (measurement.candidates.length + 1)
+  return rounds * (measurement.candidates.length + 1) + (measurement.profiled === undefined ? 0 : 1)
 }
 
 /** Runs a measurement: rounds one after the other, in each every candidate in a process of its own. */
@@ -48,8 +49,36 @@ export async function runRounds(measurement: Measurement, setup: RoundsSetup): P
   return rounds
 }
 
-function runOne(name: string, candidate: string, ms: number, { file }: Place): Promise<number> {
-  const child = spawn(process.execPath, [ONE, name, candidate, String(ms), file], {
+/** Where the time of the measurement's profiled candidate goes; null when it has none. */
+export async function runProfile(
+  measurement: Measurement,
+  setup: RoundsSetup,
+): Promise<readonly RoomTime[] | null> {
+  const { name, profiled } = measurement
+  if (profiled === undefined) return null
+  setup.started(measurement, profiled)
+  const ended = await spawnOne([name, profiled, String(setup.ms), setup.place.file, 'profile'])
+  const rooms = ended.code === 0 ? parseRoomTimes(ended.out) : null
+  if (rooms === null) throw new CandidateFailed(`${name}: profile of ${profiled}: ${whyOf(ended)}`)
+  return rooms
+}
+
+async function runOne(name: string, candidate: string, ms: number, { file }: Place): Promise<number> {
+  const ended = await spawnOne([name, candidate, String(ms), file])
+  const figure = ended.code === 0 ? Number(ended.out) : Number.NaN
+  if (figure > 0 && Number.isFinite(figure)) return figure
+  throw new CandidateFailed(`${name}: ${candidate}: ${whyOf(ended)}`)
+}
+
+interface Ended {
+  readonly code: number | null
+  readonly signal: string | null
+  readonly out: string
+  readonly err: string
+}
+
+function spawnOne(args: readonly string[]): Promise<Ended> {
+  const child = spawn(process.execPath, [ONE, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   running = child
@@ -65,14 +94,12 @@ function runOne(name: string, candidate: string, ms: number, { file }: Place): P
     child.once('error', reject)
     child.once('close', (code, signal) => {
       running = null
-      const figure = code === 0 ? Number(out) : Number.NaN
-      if (figure > 0 && Number.isFinite(figure)) resolve(figure)
-      else reject(new CandidateFailed(`${name}: ${candidate}: ${whyOf(code, signal, out, err)}`))
+      resolve({ code, signal, out, err })
     })
   })
 }
 
-function whyOf(code: number | null, signal: string | null, out: string, err: string): string {
+function whyOf({ code, signal, out, err }: Ended): string {
   if (signal !== null) return `ended by ${signal}`
   if (code === 0) return `printed ${JSON.stringify(out.trim())}, which is no figure`
   const thrown = err.split('\n').find((line) => /^\w*Error\b/.test(line))

@@ -12,7 +12,14 @@ import type { Measurement, Place } from './measure.ts'
 import { writeNumberedFile } from './numbered-file.ts'
 import { largeRequestsText, PEER_MEASUREMENTS, peersMissing } from './peers.ts'
 import { measurementText } from './result-text.ts'
-import { CandidateFailed, processesOf, runRounds, stopCandidate } from './rounds.ts'
+import {
+  CandidateFailed,
+  processesOf,
+  type RoundsSetup,
+  runProfile,
+  runRounds,
+  stopCandidate,
+} from './rounds.ts'
 import type { MeasurementSummary } from './summary.ts'
 import { summarise } from './summary.ts'
 
@@ -81,13 +88,15 @@ async function run(given: Arguments): Promise<number> {
   let begun = 0
   for (const measurement of measurements) {
     bar.start(total, begun, { now: measurement.name })
-    const rounds = await runRounds(measurement, {
+    const setup: RoundsSetup = {
       ...effort,
       place,
       started: (one, candidate) => bar.update(begun++, { now: `${one.name}: ${candidate}` }),
-    })
+    }
+    const rounds = await runRounds(measurement, setup)
+    const rooms = await runProfile(measurement, setup)
     bar.stop()
-    const summary = summarise(measurement, rounds, !quick)
+    const summary = summarise(measurement, rounds, !quick, rooms)
     summaries.push(summary)
     if (!json) await print(`${measurementText(summary, colours)}\n`)
   }

@@ -1,4 +1,5 @@
 import type { Goal, Measurement, Unit } from './measure.ts'
+import type { RoomTime } from './profile.ts'
 
 /** The middle of many figures and how far they lie apart. */
 export interface Spread {
@@ -27,6 +28,8 @@ export interface MeasurementSummary {
   readonly candidates: readonly CandidateSummary[]
   /** The yardstick at the end of a round to itself at the beginning: what a ratio of equals looks like here. */
   readonly noise: Spread
+  /** Where an operation of the profiled candidate spends its time, most first; null without one. */
+  readonly rooms: readonly RoomTime[] | null
 }
 
 /** One round: the yardstick first, every other candidate, the yardstick again. */
@@ -65,6 +68,7 @@ export function summarise(
   measurement: Measurement,
   rounds: readonly Round[],
   judging: boolean,
+  rooms: readonly RoomTime[] | null = null,
 ): MeasurementSummary {
   const yardstick = (round: Round) => (round.first + round.last) / 2
   const candidates = measurement.candidates.map((name, index): CandidateSummary => {
@@ -82,5 +86,6 @@ export function summarise(
     operationBytes: measurement.operationBytes ?? null,
     candidates,
     noise: spreadOf(rounds.map(({ first, last }) => last / first)),
+    rooms,
   }
 }
