@@ -258,3 +258,34 @@ describe('a disk whose port has no way to tell', () => {
     expect(stack.finish()).toEqual(CLEAN)
   })
 })
+
+it('a partition that a shrinking disk lost is another one when it comes back: what was open stays gone', async () => {
+  const guest = new ResizedGuest()
+  guest.attach(await opened(`memory:size=${100 * SECTOR}`))
+  const seen: string[] = []
+  guest.run(function* () {
+    const { kernel, user } = guest
+    yield* guest.boot()
+    const buffer = user.allocate(SECTOR)
+    const read = function* (file: UserFile | null): Waiting<void> {
+      seen.push(file === null ? 'none' : ntStatusName((yield* file.read(buffer, SECTOR, 0)).status))
+    }
+    const [first, second] = [
+      yield* guest.open('\\\\.\\Harddisk0Partition1'),
+      yield* guest.open('\\\\.\\Harddisk0Partition2'),
+    ]
+    for (const sectors of [60, 100]) {
+      guest.resize(sectors)
+      yield* kernel.keDelayExecutionThread(SETTLED_US)
+      yield* read(first)
+      yield* read(second)
+      const again = yield* guest.open('\\\\.\\Harddisk0Partition2')
+      yield* read(again)
+      if (again !== null) yield* again.close()
+    }
+    for (const file of [first, second]) if (file !== null) yield* file.close()
+    user.free(buffer)
+  })
+  expect(seen).toEqual(['SUCCESS', 'NO_SUCH_DEVICE', 'none', 'SUCCESS', 'NO_SUCH_DEVICE', 'SUCCESS'])
+  expect(guest.finish()).toEqual(NOTHING_LEFT)
+})
