@@ -159,6 +159,35 @@ describe('the miniport', () => {
     expect([...rig.device.counts.keys()]).toEqual([8])
   })
 
+  it('refuses more pieces than the device takes, before it sees them', async () => {
+    const { rig, port } = rigged({ backend: await memoryDisk() })
+    const most = port.configuration.numberOfPhysicalBreaks
+    const ask = (count: number) => {
+      const pieces = Array.from({ length: count }, (_, i) => ({ at: DATA + i * 1024, lengthBytes: 512 }))
+      return { cdb: read10(0, count), pieces }
+    }
+    const [refused, taken] = [port.send(ask(most + 1)), port.send(ask(most))]
+    rig.drain()
+    expect([statusOf(refused), statusOf(taken)]).toEqual([SrbStatus.INVALID_REQUEST, SrbStatus.SUCCESS])
+  })
+
+  it('says how much it unmaps at once in its own blocks', async () => {
+    const told = []
+    for (const block of [512, 4096]) {
+      const { rig, port } = rigged({ backend: await opened(`memory:size=1M,block=${block}`) })
+      const asked = port.send({
+        cdb: [0x12, 1, 0xb0, 0, 64, 0],
+        pieces: [{ at: DATA, lengthBytes: 64 }],
+      })
+      rig.drain()
+      expect(statusOf(asked)).toBe(SrbStatus.SUCCESS)
+      told.push(new DataView(rig.bytes.buffer, rig.bytes.byteOffset + DATA).getUint32(20) * block)
+    }
+    // The device's limit is in sectors of 512, whatever its blocks.
+    expect(told[0]).toBeGreaterThan(0)
+    expect(told[1]).toBe((told[0] ?? 0) - ((told[0] ?? 0) % 4096))
+  })
+
   it('has one bus, one target, one unit', async () => {
     const { port } = rigged({ backend: await memoryDisk() })
     expect(statusOf(port.send({ cdb: INQUIRY, path: 1 }))).toBe(SrbStatus.INVALID_PATH_ID)

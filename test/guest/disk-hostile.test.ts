@@ -299,6 +299,17 @@ describe('an application over a hostile device', () => {
     expect(Math.min(givenUp, back)).toBeGreaterThan(5)
   })
 
+  it('keeps its disk though the device breaks again and again, where it works in between', () => {
+    const stack = new Stack()
+    stack.start()
+    for (let round = 0; round < 12; round++) {
+      stack.device.act({ kind: 'needs-reset' })
+      stack.honestly(() => stack.request(1))
+    }
+    expect(stack.ends.flat().map(({ status }) => status)).toEqual(Array(12).fill('SUCCESS'))
+    expect(isGivenUp(stack)).toBe(false)
+  })
+
   it('hears an error, and never a success, of a device that only falls silent', () => {
     for (const seed of [undefined, 1, 6]) {
       const stack = new Stack(seed)

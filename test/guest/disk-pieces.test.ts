@@ -56,6 +56,13 @@ describe('a request of several pieces', () => {
       if (sent.irp !== null) kernel.ioCancelIrp(sent.irp)
       yield* rig.ended(sent)
       expect([sent.status, sent.information]).toEqual(['SUCCESS', 1536])
+      // Recovered by the target, which is a success as well.
+      unit.fault = () => ({ delayUs: 500, done: true, srbStatus: 0x84, scsiStatus: 2, sense: [1, 0x17, 0] })
+      const recovered = send(rig, true, 3, buffer)
+      yield* kernel.keDelayExecutionThread(100)
+      if (recovered.irp !== null) kernel.ioCancelIrp(recovered.irp)
+      yield* rig.ended(recovered)
+      expect([recovered.status, recovered.information]).toEqual(['SUCCESS', 1536])
       kernel.parts.space.freeUser(buffer)
     })
   })

@@ -107,3 +107,57 @@ it('an application’s disk is an array over a device that spoils all that was p
     { numRuns: 40 },
   )
 })
+
+it('a device without a cache is sent no flush, whatever a write asks for', () => {
+  const stack = new WholeStack(undefined)
+  const { rig, user } = stack
+  const { machine, kernel } = rig
+  const device = new ScribblingDevice(machine.processor.memory, false)
+  // FLUSH.
+  device.offered &= ~(1n << 9n)
+  const line = machine.processor.line(LINE)
+  device.onInterrupt = () => line.raise()
+  machine.processor.map(REGISTERS, 0x200, {
+    read: (offset, width) => device.read(offset, width),
+    write: (offset, width, value) => {
+      device.write(offset, width, value)
+      if (!device.level) line.lower()
+    },
+  })
+  let serving = true
+  const serve = (): void => {
+    device.serve(0)
+    if (serving) machine.clock.after(SERVE_US, serve)
+  }
+  machine.clock.after(SERVE_US, serve)
+  const statuses: string[] = []
+  machine.start(() => {
+    kernel.psCreateSystemThread(function* () {
+      yield* stack.start()
+      const file = yield* stack.open(false, true)
+      const buffer = user.allocate(SECTOR)
+      statuses.push(
+        ntStatusName((yield* file.write(buffer, SECTOR, 0)).status),
+        ntStatusName(yield* file.flush()),
+      )
+      // WRITE (10) with FUA, as an application passes it through.
+      const command = new Uint8Array(96 + SECTOR)
+      const view = new DataView(command.buffer)
+      view.setUint16(0, 56, true)
+      command[6] = 10
+      view.setUint32(12, SECTOR, true)
+      view.setUint32(16, 10, true)
+      view.setBigUint64(24, 96n, true)
+      command.set([0x2a, 8, 0, 0, 0, 1, 0, 0, 1, 0], 36)
+      statuses.push(ntStatusName((yield* file.control(0x4d004, command, 96)).status))
+      user.free(buffer)
+      yield* file.close()
+      yield* stack.pnp(2)
+      serving = false
+    })
+  })
+  expect(statuses).toEqual(['SUCCESS', 'SUCCESS', 'SUCCESS'])
+  expect(device.types.filter((type) => type === 1)).toHaveLength(2)
+  expect(device.types).not.toContain(4)
+  expect(rig.adapter.violations.entries()).toEqual([])
+})

@@ -38,6 +38,8 @@ export class ScribblingDevice extends HostileDevice {
   #used: number
   #noise: number
   served: number
+  /** Of requests, as they came. */
+  readonly types: number[] = []
 
   constructor(memory: GuestMemory, indirect: boolean) {
     super(memory)
@@ -126,6 +128,7 @@ export class ScribblingDevice extends HostileDevice {
   }
 
   #carryOut({ type, sector, pieces }: Taken): number {
+    this.types.push(type)
     let offset = sector * SECTOR
     let writtenBytes = 0
     for (const { at, lengthBytes, writable } of pieces.slice(1, -1)) {
