@@ -92,10 +92,11 @@ export class BlkHardware {
     transport.setStatus(Status.ACKNOWLEDGE | Status.DRIVER)
     const features = transport.offered() & this.#features
     const geometry = readGeometry(transport, features)
-    const size = Math.min(QUEUE_SIZE, transport.queueSizeMax(0))
+    const sizeMax = Math.min(QUEUE_SIZE, transport.queueSizeMax(0))
+    const size = sizeMax >= 1 ? 2 ** Math.floor(Math.log2(sizeMax)) : 0
     transport.setStatus(0)
     if (typeof geometry === 'string' || !(size > FRAME_SEGMENTS)) return 'error'
-    this.#queueSize = 2 ** Math.floor(Math.log2(size))
+    this.#queueSize = size
     this.segmentsMax = Math.min(geometry.segmentsMax, this.#queueSize - FRAME_SEGMENTS)
     this.writeCache = hasFeature(features, BlkFeature.FLUSH.bit)
     if (hasFeature(features, BlkFeature.DISCARD.bit)) {

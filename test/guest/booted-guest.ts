@@ -25,6 +25,7 @@ export class BootedGuest {
   #transport: MmioTransport | null
   readonly #poolCount: number
   readonly #deviceCount: number
+  readonly #linkCount: number
 
   constructor(options: MachineOptions = {}) {
     this.machine = new Machine(options)
@@ -38,6 +39,7 @@ export class BootedGuest {
     this.machine.drain()
     this.#poolCount = this.kernel.parts.pool.count
     this.#deviceCount = this.kernel.parts.devices.deviceCount
+    this.#linkCount = this.kernel.parts.names.links.size
   }
 
   /** What the disk stands on, once; it may need the machine's clock. */
@@ -99,6 +101,7 @@ export class BootedGuest {
     return {
       pool: parts.pool.count - this.#poolCount,
       devices: parts.devices.deviceCount - this.#deviceCount,
+      links: parts.names.links.size - this.#linkCount,
       irps: parts.irps.liveCount,
       locked: parts.frames.lockedCount,
       contexts: parts.contexts.count,
@@ -118,6 +121,7 @@ function firmwareDevice(): AcpiDevice {
 export const NOTHING_LEFT = {
   pool: 0,
   devices: 0,
+  links: 0,
   irps: 0,
   locked: 0,
   contexts: 0,

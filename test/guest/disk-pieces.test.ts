@@ -86,6 +86,21 @@ describe('a disk that was never started', () => {
   })
 })
 
+describe('a disk that is removed', () => {
+  it('gives its unit back to who asks for it next', () => {
+    const rig = new DiskRig({ sectors: 64 })
+    rig.machine.run(function* () {
+      yield* rig.start()
+      expect(rig.unit.claimed).toBe(true)
+      yield* rig.pnp(2)
+      expect(rig.unit.claimed).toBe(false)
+      if (rig.driver !== null) yield* rig.kernel.ioUnloadDriver(rig.driver)
+      yield* rig.unit.unload()
+    })
+    expect(rig.leaks()).toEqual(NO_LEAKS)
+  })
+})
+
 describe('a partition', () => {
   it('has its own sectors verified, not those of the disk', () => {
     rigged({ sectors: 256 }, function* (rig) {

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { NtStatus, ntStatusName } from '../../guest/kernel/nt-status.ts'
 import type { Waiting } from '../../guest/kernel/thread.ts'
+import { blkMiniport } from '../../guest/virtio/blk-miniport.ts'
 import { ScribblingDevice } from './scribbling-device.ts'
 import { LINE, REGISTERS } from './storport-rig.ts'
 import { CLEAN, WholeStack } from './whole-stack.ts'
@@ -108,6 +109,27 @@ it('an application’s disk is an array over a device that spoils all that was p
   )
 })
 
+/** Puts a device on the stack's machine and has it serve, while `on`. */
+function plugIn(stack: WholeStack, device: ScribblingDevice): { on: boolean } {
+  const { processor, clock } = stack.rig.machine
+  const line = processor.line(LINE)
+  device.onInterrupt = () => line.raise()
+  processor.map(REGISTERS, 0x200, {
+    read: (offset, width) => device.read(offset, width),
+    write: (offset, width, value) => {
+      device.write(offset, width, value)
+      if (!device.level) line.lower()
+    },
+  })
+  const serving = { on: true }
+  const serve = (): void => {
+    device.serve(0)
+    if (serving.on) clock.after(SERVE_US, serve)
+  }
+  clock.after(SERVE_US, serve)
+  return serving
+}
+
 it('a device without a cache is sent no flush, whatever a write asks for', () => {
   const stack = new WholeStack(undefined)
   const { rig, user } = stack
@@ -115,21 +137,7 @@ it('a device without a cache is sent no flush, whatever a write asks for', () =>
   const device = new ScribblingDevice(machine.processor.memory, false)
   // FLUSH.
   device.offered &= ~(1n << 9n)
-  const line = machine.processor.line(LINE)
-  device.onInterrupt = () => line.raise()
-  machine.processor.map(REGISTERS, 0x200, {
-    read: (offset, width) => device.read(offset, width),
-    write: (offset, width, value) => {
-      device.write(offset, width, value)
-      if (!device.level) line.lower()
-    },
-  })
-  let serving = true
-  const serve = (): void => {
-    device.serve(0)
-    if (serving) machine.clock.after(SERVE_US, serve)
-  }
-  machine.clock.after(SERVE_US, serve)
+  const serving = plugIn(stack, device)
   const statuses: string[] = []
   machine.start(() => {
     kernel.psCreateSystemThread(function* () {
@@ -153,11 +161,45 @@ it('a device without a cache is sent no flush, whatever a write asks for', () =>
       user.free(buffer)
       yield* file.close()
       yield* stack.pnp(2)
-      serving = false
+      serving.on = false
     })
   })
   expect(statuses).toEqual(['SUCCESS', 'SUCCESS', 'SUCCESS'])
   expect(device.types.filter((type) => type === 1)).toHaveLength(2)
   expect(device.types).not.toContain(4)
   expect(rig.adapter.violations.entries()).toEqual([])
+})
+
+it('whatever a device says of its queue, the driver takes one it can use, and no more at once than fits', () => {
+  for (const [queueMax, indirect, size, depth] of [
+    [1, false, null, 0],
+    [2, true, null, 0],
+    [3, false, null, 0],
+    [4, false, 4, 1],
+    [7, false, 4, 1],
+    [7, true, 4, 4],
+    [12, false, 8, 2],
+    [16, true, 16, 16],
+    [33, false, 32, 8],
+  ] as const) {
+    const stack = new WholeStack(undefined)
+    const { rig, user } = stack
+    const { machine, kernel } = rig
+    const device = new ScribblingDevice(machine.processor.memory, indirect)
+    device.queueMax = queueMax
+    const serving = plugIn(stack, device)
+    let status = ''
+    machine.start(() => {
+      kernel.psCreateSystemThread(function* () {
+        status = ntStatusName(yield* rig.start(blkMiniport('1.3')))
+        serving.on = false
+      })
+    })
+    if (size === null) {
+      expect([queueMax, status]).toEqual([queueMax, 'DEVICE_CONFIGURATION_ERROR'])
+      continue
+    }
+    expect([queueMax, status, device.queue?.size, rig.unit.depth]).toEqual([queueMax, 'SUCCESS', size, depth])
+    user.release()
+  }
 })

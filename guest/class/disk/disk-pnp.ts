@@ -12,7 +12,7 @@ export function plugAndPlay(disk: Disk, irp: Irp): NtStatus | Waiting {
     case PnpMinor.START_DEVICE:
       return start(disk, irp)
     case PnpMinor.STOP_DEVICE:
-      disk.state = 'stopped'
+      // What comes meanwhile waits at the port.
       return agree(disk, irp)
     case PnpMinor.SURPRISE_REMOVAL:
       disk.vanish()

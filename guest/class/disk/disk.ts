@@ -31,7 +31,7 @@ const HEAD_AT = TURN_AT + KEVENT.$size
 const RECORD_BYTES = HEAD_AT + LIST_ENTRY.$size
 
 /** `gone`: the device was pulled out; `removed`: its REMOVE came. */
-export type DiskState = 'added' | 'started' | 'stopped' | 'gone' | 'removed'
+export type DiskState = 'added' | 'started' | 'gone' | 'removed'
 
 /** The functional device of one logical unit: its FDO's extension. */
 export class Disk implements PacketOwner, TransferLimits {
