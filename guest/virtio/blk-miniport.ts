@@ -1,5 +1,5 @@
 import { gpa } from '../../protocol/memory.ts'
-import { Asc, SenseKey } from '../../protocol/scsi.ts'
+import { Asc, ScsiOp, SenseKey } from '../../protocol/scsi.ts'
 import type { FeatureSet } from '../../protocol/version.ts'
 import { hasFeature } from '../../protocol/version.ts'
 import { BLK_ID_BYTES, BlkFeature, BlkSegment, BlkStatus, BlkType } from '../../protocol/virtio/blk.ts'
@@ -229,6 +229,10 @@ export class BlkMiniport implements Miniport, CommandOwner {
         complete(this.#services, srb, SrbStatus.SUCCESS)
         return true
       case 'data':
+        // Not before: the port has no unit to remember it for.
+        if (srb.window.view.getUint8(srb.cdbBase) === ScsiOp.INQUIRY) {
+          this.#services.setDeviceQueueDepth(0, 0, 0, this.#hardware.depth)
+        }
         answerData(this.#services, srb, plan.bytes)
         return true
       case 'sense':
@@ -368,7 +372,6 @@ export class BlkMiniport implements Miniport, CommandOwner {
 
   /** Asks for the serial number, once: INQUIRY waits for it. */
   #identify(): void {
-    this.#services.setDeviceQueueDepth(0, 0, 0, this.#hardware.depth)
     const command = this.#take(null, 'identify', BlkType.GET_ID, 0)
     command.data.writable(gpa(this.#serialAt), BLK_ID_BYTES)
     if (!this.#hardware.submit(command)) throw new Error('an empty ring has no room')

@@ -62,9 +62,11 @@ describe('the miniport', () => {
     async ({ driver, device }) => {
       const { rig, port } = rigged({ backend: await memoryDisk(), version: device }, driver)
       expect(port.configuration.numberOfPhysicalBreaks).toBe(254)
-      expect(port.depth).toBe(256)
+      // At the unit's first INQUIRY, and not before.
+      expect(port.depth).toBe(0)
       const inquiry = port.send({ cdb: INQUIRY, pieces: [{ at: DATA, lengthBytes: 36 }] })
       expect(statusOf(inquiry)).toBe(SrbStatus.SUCCESS)
+      expect(port.depth).toBe(256)
       expect(String.fromCharCode(...rig.bytes.subarray(DATA + 8, DATA + 27))).toBe('ParavaneVirtIO Disk')
       const capacity = port.send({
         cdb: [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0],

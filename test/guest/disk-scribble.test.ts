@@ -109,6 +109,14 @@ it('an application’s disk is an array over a device that spoils all that was p
   )
 })
 
+/** As the port's scan does: a unit's depth is told then. */
+function* sendInquiry({ rig, user }: WholeStack): Waiting<void> {
+  const buffer = user.allocate(36)
+  const sent = rig.send({ cdb: [0x12, 0, 0, 0, 36, 0], buffer, lengthBytes: 36 })
+  while (sent.ends === 0) yield* rig.kernel.keDelayExecutionThread(1000)
+  user.free(buffer)
+}
+
 /** Puts a device on the stack's machine and has it serve, while `on`. */
 function plugIn(stack: WholeStack, device: ScribblingDevice): { on: boolean } {
   const { processor, clock } = stack.rig.machine
@@ -192,6 +200,7 @@ it('whatever a device says of its queue, the driver takes one it can use, and no
     machine.start(() => {
       kernel.psCreateSystemThread(function* () {
         status = ntStatusName(yield* rig.start(blkMiniport('1.3')))
+        if (status === 'SUCCESS') yield* sendInquiry(stack)
         serving.on = false
       })
     })
