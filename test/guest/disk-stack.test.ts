@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ntStatusName } from '../../guest/kernel/nt-status.ts'
 import type { Waiting } from '../../guest/kernel/thread.ts'
-import type { UserFile } from '../../guest/user.ts'
+import { Overlapped, type UserFile } from '../../guest/user.ts'
 import type { DiskBackend, DiskIo } from '../../host/disk/backend.ts'
 import { opened } from '../host/disk-subjects.ts'
 import { HeldDisk } from '../host/held-disk.ts'
@@ -141,6 +141,26 @@ describe('a disk whose device does not answer', () => {
     expect(['IO_DEVICE_ERROR', 'IO_TIMEOUT']).toContain(status)
     expect(stack.rig.adapter.counts.timeouts).toBe(9)
     expect(stack.rig.machine.clock.now()).toBeLessThan(200_000_000)
+    expect(stack.finish()).toEqual(CLEAN)
+  })
+
+  it('has as many requests out as its ring has room for', async () => {
+    const backend = new SometimesHeldDisk()
+    let held = 0
+    const stack = await over(backend, function* (stack, file, buffer) {
+      backend.holding = true
+      const begun: Overlapped[] = []
+      for (let index = 0; index < 60; index++) {
+        const request = yield* file.begin(false, buffer, 512, 0)
+        if (request instanceof Overlapped) begun.push(request)
+      }
+      yield* stack.rig.kernel.keDelayExecutionThread(1000)
+      held = backend.held.length
+      backend.holding = false
+      while (backend.held.length > 0) backend.end()
+      for (const request of begun) yield* file.result(request)
+    })
+    expect(held).toBe(60)
     expect(stack.finish()).toEqual(CLEAN)
   })
 })
