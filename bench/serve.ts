@@ -136,10 +136,10 @@ export class DiskServer {
    * @returns what became of the last flush, so that nobody takes for safe what is not.
    */
   async run(): Promise<DiskOutcome> {
-    const { clock, loop, description } = this.#parts
+    const { clock, loop } = this.#parts
     this.#listen()
     try {
-      const look = (): boolean | null => this.#session?.backEnd.look(description.polling) ?? null
+      const look = (): boolean | null => this.#session?.backEnd.look() ?? null
       await loop.run({
         turn: () => {
           // A loop that sleeps between turns does not while there is somewhere to look.
@@ -190,6 +190,7 @@ export class DiskServer {
       edge: this.#edge,
       connection: new NativeConnection(socket, loop),
       requireSeals: description.requireSeals,
+      polling: description.polling,
       violated: (violation) => {
         this.violations.record(violation)
         seen.record(violation)

@@ -41,7 +41,7 @@ class PollWatch implements Watch {
  * something to do (a signal, a write to a pipe), it is let run. Promises go on then only.
  */
 export class PollLoop implements EdgeLoop {
-  readonly description = 'poll(2) on a thread of its own work'
+  readonly description = "poll(2), with Node's loop among what is waited for"
   readonly #node: NodeLoop
   readonly #set: PollSet
   readonly #watches: Set<PollWatch>

@@ -31,6 +31,8 @@ export interface BackEndSetup {
   readonly edge: PeerEdge
   /** Memory that the front-end could make shorter is refused, instead of being named once. */
   readonly requireSeals: boolean
+  /** Somebody calls `look` all the time: rings are not waited for. */
+  readonly polling?: boolean
   readonly violated: (violation: Violation) => void
 }
 
@@ -66,6 +68,7 @@ export class VhostBackEnd implements DeviceSignals {
   readonly edge: PeerEdge
   readonly rings: readonly VhostRing[]
   readonly requireSeals: boolean
+  readonly #polling: boolean
   readonly #platform: HostPlatform
   readonly #dma: DmaSpace
   readonly #report: (violation: Violation) => void
@@ -86,6 +89,7 @@ export class VhostBackEnd implements DeviceSignals {
     this.device = setup.device
     this.edge = setup.edge
     this.requireSeals = setup.requireSeals
+    this.#polling = setup.polling ?? false
     this.#platform = setup.platform
     this.#dma = setup.dma
     this.#report = setup.violated
@@ -104,6 +108,7 @@ export class VhostBackEnd implements DeviceSignals {
       dma: setup.dma,
       table: () => this.#table,
       journal: (ring: VhostRing) => this.#inflight?.journal(ring.index, ring.size) ?? null,
+      polling: this.#polling,
       violated: (violation: Violation) => this.violated(violation),
     }
     this.rings = setup.device.queueSizes.map((_, index) => new VhostRing(index, ringPlatform))
@@ -248,11 +253,11 @@ export class VhostBackEnd implements DeviceSignals {
   }
 
   /** Looks at rings that nobody rings for; null when there is none of them. True when there was work. */
-  look(all: boolean): boolean | null {
+  look(): boolean | null {
     let watched = false
     let worked = false
     for (const ring of this.rings) {
-      if (!ring.live || !(all || ring.polled)) continue
+      if (!ring.live || !(this.#polling || ring.polled)) continue
       watched = true
       if (ring.look()) worked = true
     }

@@ -32,6 +32,8 @@ export interface RingPlatform {
   table(): MemoryTable
   /** Where what is out of this ring is kept for who comes after us; null when nobody asked for it. */
   journal(ring: VhostRing): InflightJournal | Broken | null
+  /** Every ring is looked at all the time. */
+  readonly polling: boolean
   violated(violation: Violation): void
 }
 
@@ -145,7 +147,8 @@ export class VhostRing {
         position: { available: this.#base, used: usedIndex },
         heads: [],
       }
-    const violation = device.start(this.index, place, from, journal)
+    const care = { journal, polled: this.polled || this.#platform.polling }
+    const violation = device.start(this.index, place, from, care)
     if (violation !== null) {
       this.#platform.violated(violation)
       return { rule: 'vhost.ring-address', seen: violation.seen, expected: violation.expected }

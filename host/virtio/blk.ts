@@ -22,7 +22,7 @@ import type { DeviceSignals, QueueState, VirtioDevice } from './device.ts'
 import { fillPayload } from './payload.ts'
 import type { ChainServer } from './queue.ts'
 import { DeviceQueue } from './queue.ts'
-import type { RingJournal } from './ring.ts'
+import type { RingCare } from './ring.ts'
 
 export interface BlkDeviceSetup {
   readonly platform: HostPlatform
@@ -129,17 +129,12 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     this.#config = this.#makeConfig()
   }
 
-  start(
-    queue: number,
-    place: QueuePlace,
-    from: QueueState,
-    journal: RingJournal | null = null,
-  ): Violation | null {
+  start(queue: number, place: QueuePlace, from: QueueState, care?: RingCare): Violation | null {
     const features = {
       indirect: hasFeature(this.#rules.features, CommonFeature.INDIRECT_DESC.bit),
       eventIdx: hasFeature(this.#rules.features, CommonFeature.EVENT_IDX.bit),
     }
-    return this.#queue(queue).start(place, from, features, journal)
+    return this.#queue(queue).start(place, from, features, care)
   }
 
   kick(queue: number): void {

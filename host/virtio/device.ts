@@ -2,7 +2,7 @@ import type { AccessWidth, Plain } from '../../protocol/platform.ts'
 import type { FeatureSet, FeatureTable } from '../../protocol/version.ts'
 import type { Violation } from '../../protocol/violation.ts'
 import type { QueuePlace, RingPosition } from '../../protocol/virtio/ring.ts'
-import type { RingJournal } from './ring.ts'
+import type { RingCare } from './ring.ts'
 
 /** What a device tells its transport, which turns it into a line, a message or an eventfd. */
 export interface DeviceSignals {
@@ -46,10 +46,10 @@ export interface VirtioDevice {
   readConfig(offset: number, width: AccessWidth): number
   writeConfig(offset: number, width: AccessWidth, value: number): void
   /**
-   * Makes a queue ready. A violation says why it cannot be. Serving begins with the first kick. A journal hears
-   * what is out, for a transport that may be taken away together with the device.
+   * Makes a queue ready. A violation says why it cannot be. Serving begins with the first kick. `care` is for
+   * transports whose device may be lost while its driver goes on, or that look at rings by themselves.
    */
-  start(queue: number, place: QueuePlace, from: QueueState, journal?: RingJournal | null): Violation | null
+  start(queue: number, place: QueuePlace, from: QueueState, care?: RingCare): Violation | null
   /** The queue may have new buffers. Work happens in a turn of its own, never in here. */
   kick(queue: number): void
   /** Takes nothing more; calls `stopped` once every buffer taken has been given back. */

@@ -4,7 +4,8 @@ import type { Violation } from '../../protocol/violation.ts'
 import type { QueuePlace } from '../../protocol/virtio/ring.ts'
 import type { Chain } from './chain.ts'
 import type { DeviceSignals, QueueState } from './device.ts'
-import type { RingJournal } from './ring.ts'
+import type { RingCare } from './ring.ts'
+import { PLAIN_CARE } from './ring.ts'
 import { SplitRing } from './split-ring.ts'
 
 /** What a device model does with one checked chain: completes it now or later, exactly once. */
@@ -72,7 +73,7 @@ export class DeviceQueue {
     place: QueuePlace,
     from: QueueState,
     features: QueueFeatures,
-    journal: RingJournal | null = null,
+    care: RingCare = PLAIN_CARE,
   ): Violation | null {
     const ring = SplitRing.start({
       dma: this.#dma,
@@ -84,7 +85,7 @@ export class DeviceQueue {
       position: from.position,
       retake: from.heads,
       listener: this.#signals ?? NOBODY,
-      journal,
+      care,
     })
     if (!(ring instanceof SplitRing)) return ring
     this.#ring = ring

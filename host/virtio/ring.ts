@@ -45,6 +45,16 @@ export interface RingJournal {
   published(usedIndex: number): void
 }
 
+/** What goes with a ring and is no part of where it stands. */
+export interface RingCare {
+  /** Hears what is out; null where nobody comes after us. */
+  readonly journal: RingJournal | null
+  /** Somebody looks at the ring all the time: the driver need not notify, and is asked not to. */
+  readonly polled: boolean
+}
+
+export const PLAIN_CARE: RingCare = { journal: null, polled: false }
+
 /** Where a ring says what its peer did wrong. */
 export interface RingListener {
   violated(violation: Violation): void

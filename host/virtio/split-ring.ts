@@ -26,7 +26,7 @@ import {
 import { Cursor, Window } from '../../protocol/window.ts'
 import { Chain } from './chain.ts'
 import { placeInvalid } from './queue-place.ts'
-import type { DeviceRing, RingJournal, RingListener } from './ring.ts'
+import type { DeviceRing, RingCare, RingJournal, RingListener } from './ring.ts'
 
 // Constants of this module are folded into optimized code; a property of an import is loaded every time.
 const DESC_BYTES = VirtqDesc.$size
@@ -75,8 +75,7 @@ export interface SplitRingSetup {
   /** Heads that were out when the ring was saved, oldest first: taken again before anything new. */
   readonly retake: readonly number[]
   readonly listener: RingListener
-  /** Null where nobody comes after us. */
-  readonly journal?: RingJournal | null
+  readonly care?: RingCare
 }
 
 /**
@@ -95,6 +94,7 @@ export class SplitRing implements DeviceRing {
   readonly #eventIdx: boolean = false
   readonly #listener: RingListener
   readonly #journal: RingJournal | null = null
+  readonly #polled: boolean = false
   readonly #descriptors: Window = NOWHERE
   readonly #available: Window = NOWHERE
   readonly #used: Window = NOWHERE
@@ -128,7 +128,8 @@ export class SplitRing implements DeviceRing {
     this.#indirect = setup.indirect
     this.#eventIdx = setup.eventIdx
     this.#listener = setup.listener
-    this.#journal = setup.journal ?? null
+    this.#journal = setup.care?.journal ?? null
+    this.#polled = setup.care?.polled ?? false
     this.#descriptors = descriptors
     this.#available = available
     this.#used = used
@@ -140,6 +141,12 @@ export class SplitRing implements DeviceRing {
     this.#seen = setup.position.available
     this.#filled = setup.position.used
     this.#published = setup.position.used
+    this.#quiet = this.#polled
+    // Asks never to be notified: with EVENT_IDX that is an entry long past, so once in 65,536.
+    if (!this.#polled) return
+    if (this.#eventIdx) used.storeIndex(EVENT, (this.#next - 1) & 0xffff, this.#availEvent)
+    else used.storeIndex(USED_FLAGS, NO_NOTIFY)
+    this.#dma.wrote(gpa(this.#place.device), usedRingBytes(size))
   }
 
   /** Checks the areas and starts; a refusal says which rule the driver broke. */
@@ -235,6 +242,7 @@ export class SplitRing implements DeviceRing {
 
   rearm(): boolean {
     if (this.#broken) return false
+    if (this.#polled) return this.#retake.length > 0 || this.#available.loadIndex(AVAIL_IDX) !== this.#next
     this.#quiet = false
     if (this.#eventIdx) {
       this.#used.storeIndex(EVENT, this.#next, this.#availEvent)

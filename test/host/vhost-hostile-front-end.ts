@@ -227,7 +227,7 @@ export class HostileRun {
         rig.settle()
         return
       case 'look':
-        rig.session.backEnd.look(true)
+        rig.session.backEnd.look()
         rig.settle()
         return
       case 'scribble':
