@@ -56,7 +56,10 @@ const DRIVEN = featureSet(
 /** Header and status byte: what a request needs besides its data. */
 const FRAME_SEGMENTS = 2
 
-/** What the driver needs of whoever it runs under: a bare machine, or a port driver. */
+/**
+ * What the driver needs of whoever it runs under: a bare machine, or a port driver. Memory is asked for at every
+ * start, once the device has let go of what an earlier one had: whoever allocates may give the same again, zeroed.
+ */
 export type BlkDriverHost = Pick<GuestPlatform, 'memory' | 'allocate'> & {
   readonly clock: Pick<Clock, 'after'>
   /** Absent where a port driver owns the interrupt, and calls `acknowledge` and `serve`. */

@@ -51,8 +51,10 @@ export interface DiskFacts {
   /** Every request is answered before `submit` returns. */
   readonly synchronous: boolean
   /**
-   * The lent views are not touched behind our back: the backend copies when it answers. Such a loan may be
-   * abandoned at once; others (a file read in flight) end only with the answer.
+   * Lent views are met inside `submit` and inside the call that answers, and not there either once the request
+   * is `cancelling`: no system call, no other thread has them. So whoever lent may take the memory back by
+   * `cancel`, at once; the answer still comes, and has read and written nothing since. Where this is false (a
+   * file read under way in another thread) a loan ends with the answer and no sooner.
    */
   readonly privateLoans: boolean
 }
@@ -142,8 +144,8 @@ export abstract class DiskIo {
   protected abstract finished(outcome: DiskOutcome, bytesDone: number, badOffset: number | null): void
 
   /**
-   * Makes another request of an answered one, with the same options: for its owner, where a backend answers
-   * before `submit` returns and so has nothing to do with it any more.
+   * Makes another request of an answered one, with the same options: for its owner, where a backend keeps no
+   * request. Anybody else's late second answer would be taken for this one's.
    *
    * @throws while it waits for its answer.
    */
@@ -194,6 +196,12 @@ export type DiskListener = (change: DiskChange) => void
  */
 export interface DiskBackend {
   readonly facts: DiskFacts
+  /**
+   * Every request is answered before `submit` returns, and no reference to one outlives that call: so its owner
+   * may make the next of it. For code that visibly stores no request; a layer says nothing, or what the one
+   * below says if it stores none itself.
+   */
+  readonly keepsNoRequest?: boolean
   /** Takes one request; answers it exactly once, now or later. */
   submit(io: DiskIo): void
   /** Tells `listener` of changes until the returned function is called. */

@@ -21,6 +21,7 @@ export const ZEROES: Uint8Array = new Uint8Array(1_048_576)
  * times quicker this way than through the thread pool; `file-async` exists to create overlap.
  */
 export class FileDisk implements DiskBackend {
+  readonly keepsNoRequest = true
   readonly #image: Image
 
   constructor(image: Image) {

@@ -23,6 +23,7 @@ const DEFAULT_BYTES = 64 * 1024 * 1024
  * be. Every request is answered before `submit` returns, by copying.
  */
 export class MemoryDisk implements DiskBackend {
+  readonly keepsNoRequest = true
   readonly #bytes: SparseBytes
   readonly #watchers: Watchers
   #facts: DiskFacts

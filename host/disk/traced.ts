@@ -17,6 +17,11 @@ export class TracedDisk implements DiskBackend {
     return this.#disk.facts
   }
 
+  /** A relay lives as long as the request below it. */
+  get keepsNoRequest(): boolean {
+    return this.#disk.keepsNoRequest === true
+  }
+
   submit(io: DiskIo): void {
     if (!this.#trace.on) {
       this.#disk.submit(io)

@@ -75,6 +75,8 @@ export class VhostBackEnd implements DeviceSignals {
   #accepted: FeatureSet
   #protocol: FeatureSet
   #table: MemoryTable
+  /** The one that takes its place once loans have ended. */
+  #coming: MemoryTable | null
   #log: DirtyLog | null
   #inflight: InflightBuffer | null
   #channel: PeerChannel | null
@@ -96,6 +98,7 @@ export class VhostBackEnd implements DeviceSignals {
     this.#accepted = 0n
     this.#protocol = 0n
     this.#table = MemoryTable.EMPTY
+    this.#coming = null
     this.#log = null
     this.#inflight = null
     this.#channel = null
@@ -178,7 +181,9 @@ export class VhostBackEnd implements DeviceSignals {
 
   /** Another table: every ring gives back what it has, and goes on in the new one where it finds itself there. */
   replace(table: MemoryTable, revoke: () => void, done: () => void): void {
+    this.#coming = table
     this.quiesce(() => {
+      this.#coming = null
       revoke()
       this.grow(table)
       for (const ring of this.rings) {
@@ -320,6 +325,8 @@ export class VhostBackEnd implements DeviceSignals {
       this.#channel?.close()
       this.#channel = null
       this.#dma.remap(MemoryTable.EMPTY.memory())
+      this.#coming?.revokeAllBut(this.#table)
+      this.#coming = null
       this.#table.revokeAll()
       this.#table = MemoryTable.EMPTY
       done()

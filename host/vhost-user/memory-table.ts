@@ -115,6 +115,14 @@ export class MemoryTable {
     for (const { pieces } of this.#slots) for (const piece of pieces) piece.revoke()
   }
 
+  /** Gives back what another table does not share with it. */
+  revokeAllBut(kept: MemoryTable): void {
+    for (const slot of this.#slots) {
+      if (kept.#slots.includes(slot)) continue
+      for (const piece of slot.pieces) piece.revoke()
+    }
+  }
+
   /** As the guest sees it. */
   memory(): GuestMemory {
     if (this.#slots.length === 0) return GuestMemory.nothing()

@@ -26,8 +26,8 @@ export function statusAddress(chain: Chain): number {
 
 /**
  * A block request at the disk waist: the backend's answer is the only thing that spends the chain, and a second
- * answer is told from the first. An object serves one request after another only where answers come before
- * `submit` returns: elsewhere a late second one would meet another request.
+ * answer is told from the first. An object serves one request after another only where the backend keeps none:
+ * elsewhere a late second answer would meet another request.
  */
 export class BlkIo extends DiskIo {
   queue: DeviceQueue

@@ -20,7 +20,12 @@ import { capacitySectors } from './blk-config.ts'
 import type { Chain } from './chain.ts'
 import { copyPayload, lendPayload } from './payload.ts'
 
+// Constants of this module are folded into optimized code; a property of an import is loaded every time.
 const HEADER_BYTES = BlkRequest.$size
+const TYPE = BlkRequest.type
+const SECTOR = BlkRequest.sector
+const { IN, OUT } = BlkType
+const BYTES_PER_SECTOR = SECTOR_BYTES
 
 /** One range of a discard, zeroes or erase, in bytes. */
 export interface BlkRange {
@@ -74,31 +79,24 @@ function refused(rule: RequirementId, seen: number, expected: number): BlkPlan {
 /** Reads block requests out of checked chains, VIRTIO 1.3 section 5.2.6. */
 export class BlkParser {
   readonly #dma: DmaSpace
-  readonly #header: Cursor
+  readonly #header: Cursor = new Cursor()
   /** Where a header in pieces is put together. */
   readonly #gathered: Uint8Array<ArrayBuffer>
   readonly #gatheredWindow: Window
   /** Of the request parsed last, for the trace; a type of -1 has no header to be read from. */
-  type: number
-  sector: number
+  type = -1
+  sector = 0
   /** What the request parsed last broke without standing in its own way. */
-  oddity: BlkOddity | null
+  oddity: BlkOddity | null = null
   /** Of the transfer parsed last: its range in bytes, and views of the guest's buffers made for it alone. */
-  offset: number
-  lengthBytes: number
-  lent: readonly Uint8Array[]
+  offset = 0
+  lengthBytes = 0
+  lent = NOTHING_LENT
 
   constructor(dma: DmaSpace) {
     this.#dma = dma
-    this.#header = new Cursor()
     this.#gathered = new Uint8Array(HEADER_BYTES)
     this.#gatheredWindow = new Window(this.#gathered)
-    this.type = -1
-    this.sector = 0
-    this.oddity = null
-    this.offset = 0
-    this.lengthBytes = 0
-    this.lent = NOTHING_LENT
   }
 
   /** The chain has a writable byte for the status; everything else about it is still open. */
@@ -111,9 +109,9 @@ export class BlkParser {
     }
     this.#readHeader(chain)
     switch (this.type) {
-      case BlkType.IN:
+      case IN:
         return this.#transfer(chain, rules, 'read')
-      case BlkType.OUT:
+      case OUT:
         return this.#transfer(chain, rules, 'write')
       case BlkType.FLUSH:
         return this.#flush(chain, rules)
@@ -143,8 +141,8 @@ export class BlkParser {
       header.window = this.#gatheredWindow
       header.base = 0
     }
-    this.type = header.window.le32(BlkRequest.type, header.base)
-    this.sector = header.window.le64(BlkRequest.sector, header.base)
+    this.type = header.window.le32(TYPE, header.base)
+    this.sector = header.window.le64(SECTOR, header.base)
   }
 
   #needs(rules: BlkRules, bit: number): BlkPlan | null {
@@ -163,13 +161,14 @@ export class BlkParser {
     const lengthBytes = reading ? chain.writableBytes - 1 : chain.readableBytes - HEADER_BYTES
     const otherBytes = reading ? chain.readableBytes - HEADER_BYTES : chain.writableBytes - 1
     if (otherBytes !== 0) return refused('block.data-direction', otherBytes, 0)
-    if (lengthBytes % SECTOR_BYTES !== 0) return refused('block.data-length', lengthBytes, SECTOR_BYTES)
+    if (lengthBytes % BYTES_PER_SECTOR !== 0)
+      return refused('block.data-length', lengthBytes, BYTES_PER_SECTOR)
     if (!reading && rules.facts.readOnly) return refused('block.read-only', this.type, 0)
     const capacity = capacitySectors(rules.facts)
-    if (!(this.sector <= capacity && lengthBytes / SECTOR_BYTES <= capacity - this.sector)) {
+    if (!(this.sector <= capacity && lengthBytes / BYTES_PER_SECTOR <= capacity - this.sector)) {
       return refused('block.range', this.sector, capacity)
     }
-    this.offset = this.sector * SECTOR_BYTES
+    this.offset = this.sector * BYTES_PER_SECTOR
     this.lengthBytes = lengthBytes
     this.lent = reading
       ? lendPayload(this.#dma, chain, chain.readableCount, chain.count, 0, lengthBytes)

@@ -62,7 +62,8 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
   readonly #tally: Float64Array
   /** Disk requests that were not answered at once. */
   readonly #kept: Set<BlkIo>
-  /** A transfer that a synchronous backend has answered, for the next one: they are most of what is allocated. */
+  readonly #renews: boolean
+  /** A transfer whose backend keeps no request, for the next one: they are most of what is allocated. */
   #idle: BlkIo | null
   #signals: DeviceSignals | null
   #config: Uint8Array<ArrayBuffer>
@@ -85,6 +86,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
     this.#status = new Cursor()
     this.#tally = new Float64Array(TALLIES.length + 1)
     this.#kept = new Set()
+    this.#renews = setup.backend.keepsNoRequest === true
     this.#idle = null
     this.#signals = null
     this.#writeback = true
@@ -224,7 +226,7 @@ export class BlkDevice implements VirtioDevice, ChainServer, BlkAnswers {
         if (io === null) io = new BlkIo(this, queue, chain, plan.op, offset, lengthBytes, lent, flushAfter)
         else io.again(queue, chain, plan.op, offset, lengthBytes, lent, flushAfter)
         io.send(this.#backend)
-        if (io.settled && this.#backend.facts.synchronous) this.#idle = io
+        if (io.settled && this.#renews) this.#idle = io
         return
       }
       case 'flush':

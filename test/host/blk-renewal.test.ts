@@ -7,6 +7,7 @@ import { BlkFeature } from '../../protocol/virtio/blk.ts'
 import { TestIo } from '../conformance/disk-backend.ts'
 import { IN, OUT } from './blk-model.ts'
 import { BlkRig, placeAt, placeEnd } from './blk-rig.ts'
+import { opened } from './disk-subjects.ts'
 
 const BYTES = 64 * 512
 const AT = 0x8000
@@ -21,10 +22,12 @@ class RememberingDisk implements DiskBackend {
     readOnly: false,
     serial: '',
   })
+  readonly keepsNoRequest: boolean
   readonly #synchronous: boolean
 
-  constructor(synchronous: boolean) {
+  constructor(synchronous: boolean, keepsNoRequest = synchronous) {
     this.#synchronous = synchronous
+    this.keepsNoRequest = keepsNoRequest
     for (let sector = 0; sector < 64; sector++) {
       const bytes = new Uint8Array(512).fill(sector)
       this.#disk.submit(new TestIo('write', sector * 512, 512, [bytes]))
@@ -90,7 +93,7 @@ describe('requests of the block device at the waist', () => {
   const sectors = [3, 60, 1, 17, 5]
   const expected = sectors.map((sector) => [sector, 0])
 
-  test('are one object after another for a synchronous backend, each read to its own place', () => {
+  test('are one object after another for a backend that keeps none, each read to its own place', () => {
     const disk = new RememberingDisk(true)
     expect(read(disk, sectors)).toEqual(expected)
     expect(disk.given).toHaveLength(sectors.length)
@@ -101,6 +104,39 @@ describe('requests of the block device at the waist', () => {
     const disk = new RememberingDisk(false)
     expect(read(disk, sectors)).toEqual(expected)
     expect(new Set(disk.given).size).toBe(sectors.length)
+  })
+
+  test('are an object each for a backend that promises nothing, so that its late answer meets no other', () => {
+    class LateDisk extends RememberingDisk {
+      readonly thrown: unknown[] = []
+
+      constructor() {
+        super(true, false)
+      }
+
+      override submit(io: DiskIo): void {
+        // Between taking a request and reading it: what is answered now would be answered with old memory.
+        try {
+          this.given.at(-1)?.answer('medium-error')
+        } catch (error) {
+          this.thrown.push(error)
+        }
+        super.submit(io)
+      }
+    }
+    const disk = new LateDisk()
+    expect(read(disk, sectors)).toEqual(expected)
+    expect(new Set(disk.given).size).toBe(sectors.length)
+    expect(disk.thrown.map(String)).toEqual(
+      sectors.slice(1).map(() => expect.stringContaining('answered twice')),
+    )
+  })
+
+  test('are renewed for the memory and the file, also where a trace may be, and for no wrapper', async () => {
+    const renewed = async (spec: string) => (await opened(spec)).keepsNoRequest === true
+    expect(await renewed('memory:size=1M')).toBe(true)
+    expect(await renewed('memory:size=1M | overlay')).toBe(false)
+    expect(await renewed('memory:size=1M | delay:ms=1')).toBe(false)
   })
 
   test('flush behind a write where the driver cannot, and behind no read before or after it', () => {

@@ -34,6 +34,8 @@ export interface HostileSequence {
   /** How far an honest front-end went before. */
   readonly prelude: 'none' | 'negotiated' | 'memory' | 'running'
   readonly steps: readonly HostileStep[]
+  /** The back-end ends it, whatever it waits for then; else the front-end goes. */
+  readonly closed: boolean
 }
 
 const kinds: fc.Arbitrary<FakeKind> = fc.oneof(
@@ -175,6 +177,7 @@ const arbitraryStep: fc.Arbitrary<HostileStep> = fc.oneof(
 export const hostileSequence: fc.Arbitrary<HostileSequence> = fc.record({
   prelude: fc.constantFrom('none' as const, 'negotiated' as const, 'memory' as const, 'running' as const),
   steps: fc.array(arbitraryStep, { minLength: 1, maxLength: 24, size: 'max' }),
+  closed: fc.boolean(),
 })
 
 /** One machine for all sequences: it is the back-end that has to be as good as new after each. */
@@ -192,7 +195,7 @@ export class HostileRun {
   }
 
   /** Plays a sequence. @throws when something of it is left afterwards, or anything throws. */
-  play({ prelude, steps }: HostileSequence): void {
+  play({ prelude, steps, closed }: HostileSequence): void {
     const { rig } = this
     rig.world.full = false
     rig.bytes.fill(0)
@@ -207,6 +210,7 @@ export class HostileRun {
       if (rig.connection.closed) break
       this.#step(step)
     }
+    if (closed) rig.session.close()
     this.#end()
   }
 

@@ -48,6 +48,8 @@ export class FakeWorld implements PeerEdge {
   mappings = 0
   /** Mappings that are refused from now on: there is no more room. */
   full = false
+  /** How many more may be mapped before that. */
+  room = Number.POSITIVE_INFINITY
 
   /** A descriptor on its way to the back-end, which owns it from then on. */
   pass(object: FakeObject): FakeDescriptor {
@@ -56,7 +58,8 @@ export class FakeWorld implements PeerEdge {
 
   map(descriptor: PeerDescriptor, offset: number, lengthBytes: number): PeerMemory | null {
     const { object } = own(descriptor)
-    if (this.full || object.kind !== 'file') return null
+    if (this.full || object.kind !== 'file' || this.room === 0) return null
+    this.room--
     if (!(offset + lengthBytes <= object.bytes.length)) throw new Error('a mapping past the end of its file')
     this.mappings++
     let revoked = false

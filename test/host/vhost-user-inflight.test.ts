@@ -362,6 +362,9 @@ describe('a tracking buffer', () => {
     rig.startRing(0, PLACE)
     expect(set(good, file)).toBe(false)
     expect(rig.rules.at(-1)).toBe('vhost.ring-live')
+    rig.connection.hangUp()
+    rig.settle()
+    expect([rig.world.open, rig.world.mappings]).toEqual([0, 0])
   })
 
   it('that cannot be had is answered with none, each time, and leaks nothing', () => {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { MemoryDisk } from '../../host/disk/memory.ts'
 import { encode } from '../../protocol/derive/codec.ts'
+import { gpa } from '../../protocol/memory.ts'
 import { frameBytes, u64Payload } from '../../protocol/vhost-user/frame.ts'
 import { VhostUserConfig, VhostUserSlot } from '../../protocol/vhost-user/payload.ts'
 import { HeldDisk } from './held-disk.ts'
@@ -284,6 +285,36 @@ describe('memory', () => {
     },
   )
 
+  it('longer than one array is mapped in pieces, and all of them are given back when one cannot be', () => {
+    const rig = new VhostRig({ backend: memoryDisk() })
+    rig.negotiate()
+    const sizeBytes = 0x4000_0000 + 0x1000
+    // Nothing of it is ever touched.
+    const file = new FakeObject('file', new Uint8Array(sizeBytes))
+    expect(rig.carriesOut('ADD_MEM_REG', slot(0, sizeBytes), [file])).toBe(true)
+    expect(rig.world.mappings).toBe(2)
+    expect(rig.session.backEnd.table.memory().backed(gpa(0x3fff_ffff), 0x1001)).toBe(true)
+    expect(rig.carriesOut('REM_MEM_REG', slot(0, sizeBytes))).toBe(true)
+    rig.world.room = 1
+    expect(rig.carriesOut('ADD_MEM_REG', slot(0, sizeBytes), [file])).toBe(false)
+    expect([rig.world.open, rig.world.mappings]).toEqual([0, 0])
+  })
+
+  it('that only the guest sees in one piece holds no ring: the front-end has something else behind it', () => {
+    const rig = new VhostRig({ backend: memoryDisk() })
+    rig.negotiate()
+    const edge = PLACE.device + 8
+    const cut = Math.ceil(edge / 0x1000) * 0x1000
+    expect(rig.carriesOut('ADD_MEM_REG', slot(0, cut), [rig.machine.file])).toBe(true)
+    const elsewhere = slot(cut, 0x1_0000, USER_BASE + 0x100_0000)
+    expect(rig.carriesOut('ADD_MEM_REG', elsewhere, [rig.machine.file])).toBe(true)
+    const across = { ...PLACE, device: cut - 8 }
+    rig.queue(across)
+    rig.describeRing(0, across)
+    expect(rig.carriesOut('SET_VRING_ENABLE', rig.state(0, 1))).toBe(false)
+    expect(rig.rules).toEqual(['vhost.ring-address'])
+  })
+
   it('comes and goes slot by slot while requests run', () => {
     const disk = new HeldDisk({ privateLoans: false })
     const rig = new VhostRig({ backend: disk })
@@ -435,6 +466,23 @@ describe('the end of a session', () => {
     rig.clock.drain()
     expect(rig.ends.map((one) => one.kind)).toEqual([kind])
     expect(queue.reap()).toBe(null)
+    everythingGivenBack(rig)
+  })
+
+  it('comes while a table waits for loans: its descriptors are closed, and both tables given back', () => {
+    const disk = new HeldDisk({ privateLoans: false })
+    disk.obedient = false
+    const rig = new VhostRig({ backend: disk })
+    const queue = rig.start()
+    offer(rig, queue, IN, 0)
+    rig.kick(0)
+    const table = rig.table([{ guest: 0, sizeBytes: rig.bytes.length }])
+    rig.send('SET_MEM_TABLE', table, [rig.machine.file])
+    expect(rig.world.mappings).toBe(2)
+    rig.session.close()
+    disk.end()
+    rig.clock.drain()
+    expect(rig.ends).toHaveLength(1)
     everythingGivenBack(rig)
   })
 
