@@ -317,10 +317,8 @@ export class DriverRing<T extends object> {
     const link = this.#link
     let count = this.#freeCount
     for (let index = head; index !== NOT_OUT; ) {
-      const next = link[index] as number
-      link[index] = NOT_OUT
       free[count++] = index
-      index = next
+      index = link[index] as number
     }
     this.#freeCount = count
   }
