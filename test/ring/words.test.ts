@@ -1,13 +1,19 @@
 import { describe, expect, it } from 'vitest'
+import { Segments } from '../../guest/virtio/segments.ts'
+import { DriverRing } from '../../guest/virtio/split-ring.ts'
 import type { Chain } from '../../host/virtio/chain.ts'
 import type { Field } from '../../protocol/layout.ts'
+import { gpa } from '../../protocol/memory.ts'
 import { RevocableWindow } from '../../protocol/revocable-window.ts'
 import { SeamWindow } from '../../protocol/seam-window.ts'
 import { Window } from '../../protocol/window.ts'
 import { HOSTILE_CHAINS } from '../fuzz/hostile-chain.ts'
 import type { HostileChain } from '../fuzz/hostile-scene.ts'
-import { L_INDIRECT, L_NEXT, L_WRITE } from '../fuzz/literal-ring.ts'
-import { buffersOf } from './ends.ts'
+import { hostileGround } from '../fuzz/hostile-scene.ts'
+import { JournalMemory } from '../fuzz/journal.ts'
+import { LiteralDevice } from '../fuzz/literal-device.ts'
+import { L_INDIRECT, L_NEXT, L_WRITE, LiteralRing } from '../fuzz/literal-ring.ts'
+import { buffersOf, unexpected } from './ends.ts'
 import { Scene } from './hostile-stage.ts'
 
 /** Everything a device makes of one chain. */
@@ -53,6 +59,39 @@ describe('a ring that is met by words', () => {
         expect(scene.violations).toEqual([])
       }
     }
+  })
+})
+
+describe('a driver that writes by words', () => {
+  it('names addresses beyond 4 GiB whole, as it does field by field', () => {
+    const posted = (plain: boolean, indirectSegments: number) => {
+      const { memory, data } = hostileGround()
+      const addresses = [data, 2 ** 32, 2 ** 32 + 0x1_2340, data + 1]
+      let top = 0x1000
+      const ring = new DriverRing<object>({
+        platform: {
+          memory: plain ? memory : new JournalMemory(memory),
+          allocate(lengthBytes, alignment) {
+            const at = Math.ceil(top / alignment) * alignment
+            top = at + lengthBytes
+            return gpa(at)
+          },
+        },
+        queue: 0,
+        size: 8,
+        indirectSegments,
+        eventIdx: true,
+        violated: unexpected,
+      })
+      const segments = new Segments()
+      for (const at of addresses) segments.writable(gpa(at), 16)
+      expect(ring.post(segments, {})).toBe(true)
+      ring.publish()
+      const taken = new LiteralDevice(new LiteralRing(memory, ring.place), { eventIdx: true }).next()
+      expect(taken?.buffers.map(({ at }) => at)).toEqual(addresses)
+      return memory.regions.map(({ bytes }) => bytes)
+    }
+    for (const table of [0, 8]) expect(posted(true, table)).toEqual(posted(false, table))
   })
 })
 
