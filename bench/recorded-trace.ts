@@ -1,5 +1,6 @@
 import fs from 'node:fs'
 import { StringDecoder } from 'node:string_decoder'
+import { VHOST_USER } from '../host/disk/daemon.ts'
 import { readDiskSpec } from '../host/disk/registry.ts'
 import { type ArrivalRecord, Replay } from '../hypervisor/replay.ts'
 import type { Plain } from '../protocol/platform.ts'
@@ -148,10 +149,13 @@ function descriptionOf(written: unknown): CheckedDescription {
   }
 }
 
-/** Such a run changed what it read, and would change it once more. */
+/** Such a run changed what it read, and would change it once more; or it happened elsewhere, too. */
 function refuseWritten({ disks }: CheckedDescription): void {
   for (const [index, { spec, write }] of disks.entries()) {
     const read = readDiskSpec(spec)
+    if (read.ok && read.value.layers[0]?.kind === VHOST_USER.kind) {
+      throw new BadTrace(`a daemon had disk${index}, and what it did is not in the trace`)
+    }
     if (!write || !read.ok) continue
     const lost = read.value.layers.some(({ kind }) => ['memory', 'sparse', 'overlay'].includes(kind))
     if (!lost) throw new BadTrace(`its run wrote to disk${index} itself, which is not as it was any more`)

@@ -130,6 +130,8 @@ describe('a trace is refused', () => {
     refused(/its first line: windows is "95"/, header.replace('"windows":"7"', '"windows":"95"'), ...rest)
     const written = header.replace(/"spec":"[^"]*","write":false/, '"spec":"file:x.img","write":true')
     refused(/wrote to disk0 itself/, written, ...rest)
+    const daemons = header.replace(/"spec":"[^"]*"/, '"spec":"vhost-user:x.sock"')
+    refused(/a daemon had disk0/, daemons, ...rest)
     refused(/longer than any event/, header, 'x'.repeat(2 ** 21))
     fs.writeFileSync(TRACE, `${header}\n{"us":0`)
     expect(() => readTrace(TRACE)).toThrow(/cut within line 2/)
