@@ -59,10 +59,15 @@ describe.each(LOOPS)('%s', (_name, make) => {
     const tell = (name: string) => () => {
       told.push(name)
       for (const watch of watches) watch.close()
-      loop.stop()
+      loop.wakeUp()
     }
     watches.push(loop.watch(one.descriptor, tell('one')), loop.watch(two.descriptor, tell('two')))
-    await loop.run({ turn: () => null })
+    await loop.run({
+      turn() {
+        if (told.length > 0) loop.stop()
+        return null
+      },
+    })
     expect(told.length).toBe(1)
     expect(() => watches[0]?.close()).toThrow('twice')
   })

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -71,6 +71,8 @@ describe('a socket', () => {
       expect([...into.subarray(0, 3)]).toEqual([1, 2, 3])
       expect(came.length).toBe(count)
       for (const one of came) {
+        // A program that is started later must not get it.
+        expect(readFileSync(`/proc/self/fdinfo/${one.number}`, 'utf8')).toMatch(/^flags:\s*02\d{6}$/m)
         event.signal()
         using taken = EventDescriptor.of(one)
         expect(taken?.drain()).toBe(true)
@@ -169,6 +171,18 @@ describe('a listener', () => {
     writeFileSync(file, 'mine')
     expect(() => UnixListener.listen(file)).toThrow('EADDRINUSE')
     expect(statSync(file).size).toBe(4)
+  })
+
+  it('takes one that is too busy to accept for alive', () => {
+    const file = path.join(folder, 's')
+    const busy = UnixListener.listen(file)
+    const waiting: UnixSocket[] = []
+    let last = UnixSocket.connect(file)
+    for (; last instanceof UnixSocket; last = UnixSocket.connect(file)) waiting.push(last)
+    expect(last).toMatchObject({ call: 'connect', errno: 'EAGAIN' })
+    expect(() => UnixListener.listen(file)).toThrow('EADDRINUSE')
+    for (const one of waiting) one.close()
+    busy.close()
   })
 
   it('leaves the file of whoever took its place', () => {
