@@ -3,6 +3,8 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Segments } from '../../guest/virtio/segments.ts'
+import { NativeError } from '../../native/native-error.ts'
+import { UnixSocket } from '../../native/unix-socket.ts'
 import { type Gpa, gpa } from '../../protocol/memory.ts'
 import { BlkRequest, BlkStatusByte, BlkType } from '../../protocol/virtio/blk.ts'
 import { Window } from '../../protocol/window.ts'
@@ -45,11 +47,19 @@ async function startDaemon(candidate: string, file: string, socket: string): Pro
     stdio: 'ignore',
   })
   process.once('exit', () => child.kill('SIGTERM'))
-  for (let left = 1000; !fs.existsSync(socket); left--) {
+  // A socket file is there a moment before anybody listens.
+  for (let left = 1000; !listens(socket); left--) {
     if (child.exitCode !== null || left === 0) throw new Error(`${candidate} does not start`)
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
   return child
+}
+
+function listens(socket: string): boolean {
+  const tried = UnixSocket.connect(socket)
+  if (tried instanceof NativeError) return false
+  tried.close()
+  return true
 }
 
 /** A request that is made again and again. */
