@@ -7,7 +7,7 @@ import { halvesOf, indicesOf, NO_HALVES, NO_WORDS, Window, wordsOf } from './win
  * A window whose bytes can be taken away from everybody who holds it, and given back: what a TLB entry is.
  *
  * Accessors are those of `Window` and pay nothing: while the bytes are absent it is the view they meet that
- * differs. Copies, which go past the view, are told apart here.
+ * differs. Atomic indices and copies, which go past the view, are told apart here.
  */
 export class RevocableWindow extends Window {
   /** Points the window at its bytes, or at other ones. */
@@ -28,6 +28,15 @@ export class RevocableWindow extends Window {
 
   override get lengthBytes(): number {
     return this.view instanceof AbsentView ? this.view.memory.lengthBytes : this.view.byteLength
+  }
+
+  protected override loadApart(at: number): number {
+    return this.view instanceof AbsentView ? this.view.getUint16(at, true) : super.loadApart(at)
+  }
+
+  protected override storeApart(at: number, value: number): void {
+    if (this.view instanceof AbsentView) this.view.setUint16(at, value, true)
+    else super.storeApart(at, value)
   }
 
   override copyOut(from: number | Elements<'u8'>, into: Uint8Array): void {

@@ -125,21 +125,22 @@ export class Window {
 
   /** A published index: what the other side wrote before it is visible once the index is. 2-aligned. */
   loadIndex(field: FieldAt<'le16'>, base = 0): number {
-    return this.halves[(base + field) >>> 1] ?? this.#loadApart(base + field)
+    return this.halves[(base + field) >>> 1] ?? this.loadApart(base + field)
   }
 
   /** Publishes an index: everything written before it is visible to whoever loads it. */
   storeIndex(field: FieldAt<'le16'>, value: number, base = 0): void {
     const at = base + field
     if (at >>> 1 < this.halves.length) this.halves[at >>> 1] = value
-    else this.#storeApart(at, value)
+    else this.storeApart(at, value)
   }
 
-  #loadApart(at: number): number {
+  /** The way round the words: atomically, or through the view. */
+  protected loadApart(at: number): number {
     return this.atomic ? Atomics.load(this.indices, at >>> 1) : this.view.getUint16(at, true)
   }
 
-  #storeApart(at: number, value: number): void {
+  protected storeApart(at: number, value: number): void {
     if (this.atomic) Atomics.store(this.indices, at >>> 1, value)
     else this.view.setUint16(at, value, true)
   }
