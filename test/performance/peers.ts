@@ -196,11 +196,11 @@ function rowOf(row: Row): Measurement {
   }
 }
 
-/** How the rows of large requests stand together, for people; null without all of them. */
+/** How the rows of large requests stand together, for people; null where there are not two of them. */
 export function largeRequestsText(summaries: readonly MeasurementSummary[]): string | null {
   const ratios = summaries
     .filter(({ operationBytes }) => (operationBytes ?? 0) > PAGE_BYTES)
-    .map(({ candidates }) => candidates.find(({ name }) => name === OURS)?.ratio.median ?? Number.NaN)
+    .flatMap(({ candidates }) => candidates.find(({ name }) => name === OURS)?.ratio.median ?? [])
   if (ratios.length < 2) return null
   const mean = Math.exp(ratios.reduce((sum, ratio) => sum + Math.log(ratio), 0) / ratios.length)
   return `large requests, ours: geometric mean ${mean.toFixed(2)} of ${ratios.length} rows, goal ≥ 1\n`

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Measurement } from './measure.ts'
+import { largeRequestsText } from './peers.ts'
 import type { Round } from './summary.ts'
 import { meets, spreadOf, summarise } from './summary.ts'
 
@@ -67,5 +68,23 @@ describe('what rounds of a measurement come to', () => {
   it('judges nothing in a quick run', () => {
     const summary = summarise(measurement({ atMost: 0.1 }), [{ first: 1, others: [9], last: 1 }], false)
     expect(summary.candidates.map(({ met }) => met)).toEqual([null, null])
+  })
+})
+
+describe('how large requests stand together', () => {
+  const row = (name: string, candidates: readonly string[]) =>
+    summarise(
+      { ...measurement({ atLeast: 1 }), name, candidates, unit: 'per second', operationBytes: 1 << 18 },
+      [{ first: 100, others: candidates.slice(1).map(() => 200), last: 100 }],
+      true,
+    )
+
+  it('is the mean of their ratios, and nothing of measurements that have none of ours', () => {
+    expect(largeRequestsText([row('a', ['yardstick', 'ours']), row('b', ['yardstick', 'ours'])])).toContain(
+      'geometric mean 2.00 of 2 rows',
+    )
+    expect(largeRequestsText([row('a', ['readSync', 'paravane']), row('b', ['readSync', 'paravane'])])).toBe(
+      null,
+    )
   })
 })
