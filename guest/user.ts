@@ -287,7 +287,10 @@ export class UserFile {
     return this.user.kernel.nt.cancelIoFile(this.handle)
   }
 
-  /** CancelIoEx, from Vista: any thread's, one or all. */
+  /**
+   * CancelIoEx: any thread's, one or all, without waiting for their ends. NOT_FOUND when nothing was under way;
+   * NOT_IMPLEMENTED on Windows XP, which has CancelIo alone.
+   */
   cancelEx(request: Overlapped | null = null): NtStatus {
     return this.user.kernel.nt.cancelIoFileEx(this.handle, request?.iosb ?? 0)
   }

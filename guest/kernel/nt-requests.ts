@@ -264,7 +264,11 @@ export class NtRequests {
     return NtStatus.SUCCESS
   }
 
-  /** NtCancelIoFileEx (Vista): any thread's, all or the one with that IOSB; does not wait. */
+  /**
+   * NtCancelIoFileEx: asks that the requests of any thread through this handle be cancelled, all of them or, where
+   * `iosb` is not 0, those with that IOSB; does not wait for their ends. NOT_FOUND when there was none;
+   * NOT_IMPLEMENTED on Windows XP, which does not export it.
+   */
   cancelIoFileEx(handle: number, iosb: number): NtStatus {
     if (!this.#version.cancelsByIosb) return NtStatus.NOT_IMPLEMENTED
     const file = this.#handles.file(handle)
