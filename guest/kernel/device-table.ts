@@ -19,6 +19,7 @@ import type { KernelMemory } from './kernel-memory.ts'
 import { DispatcherType, KDEVICE_QUEUE, KEVENT } from './layout.ts'
 import { initializeList } from './list.ts'
 import type { ObjectNames } from './object-names.ts'
+import { PnpFatal } from './pnp/pnp-fatal.ts'
 import { type Pool, PoolType, poolTag } from './pool.ts'
 import type { Routine } from './routine.ts'
 
@@ -195,7 +196,9 @@ export class DeviceTable {
     // Who stands on it detaches after its own request has come back from below.
     if (device.referenceCount > 0 || device.attachedDevice !== 0) return false
     // Its bus driver reported it without taking a reference for it.
-    if (device.deviceNode !== 0) keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, 5, device.at)
+    if (device.deviceNode !== 0) {
+      keBugCheckEx(BugCode.PNP_DETECTED_FATAL_ERROR, PnpFatal.FREED_PDO, device.at)
+    }
     this.#devices.delete(device.at)
     this.#pool.free(device.at, this.#hal.irql)
     return true
