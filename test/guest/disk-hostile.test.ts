@@ -7,7 +7,7 @@ import { settled, type Waiting } from '../../guest/kernel/thread.ts'
 import { User, UserFile } from '../../guest/user.ts'
 import { blkMiniport } from '../../guest/virtio/blk-miniport.ts'
 import { type HostileAct, HostileDevice } from './hostile-device.ts'
-import { LINE, REGISTERS, StorportRig } from './storport-rig.ts'
+import { StorportRig } from './storport-rig.ts'
 
 const SECTOR = 512
 const ACT_EVERY_US = 100
@@ -90,18 +90,8 @@ class Stack {
 
   constructor(seed?: number) {
     this.rig = new StorportRig(seed === undefined ? {} : { seed })
-    const { processor } = this.rig.machine
-    const device = new HostileDevice(processor.memory)
-    const line = processor.line(LINE)
-    device.onInterrupt = () => line.raise()
-    processor.map(REGISTERS, 0x200, {
-      read: (offset, width) => device.read(offset, width),
-      write: (offset, width, value) => {
-        device.write(offset, width, value)
-        if (!device.level) line.lower()
-      },
-    })
-    this.device = device
+    this.device = new HostileDevice(this.rig.machine.processor.memory)
+    this.rig.plug(this.device)
     this.user = new User(this.rig.kernel)
   }
 

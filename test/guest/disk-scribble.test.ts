@@ -4,7 +4,6 @@ import { NtStatus, ntStatusName } from '../../guest/kernel/nt-status.ts'
 import type { Waiting } from '../../guest/kernel/thread.ts'
 import { blkMiniport } from '../../guest/virtio/blk-miniport.ts'
 import { ScribblingDevice } from './scribbling-device.ts'
-import { LINE, REGISTERS } from './storport-rig.ts'
 import { CLEAN, WholeStack } from './whole-stack.ts'
 
 const SECTOR = 512
@@ -31,15 +30,7 @@ it('an application’s disk is an array over a device that spoils all that was p
         const { machine, kernel } = rig
         const { processor, clock } = machine
         const device = new ScribblingDevice(processor.memory, indirect)
-        const line = processor.line(LINE)
-        device.onInterrupt = () => line.raise()
-        processor.map(REGISTERS, 0x200, {
-          read: (offset, width) => device.read(offset, width),
-          write: (offset, width, value) => {
-            device.write(offset, width, value)
-            if (!device.level) line.lower()
-          },
-        })
+        rig.plug(device)
         processor.meanwhile = () => device.scribble()
         let serving = true
         let draw = order
@@ -119,16 +110,8 @@ function* sendInquiry({ rig, user }: WholeStack): Waiting<void> {
 
 /** Puts a device on the stack's machine and has it serve, while `on`. */
 function plugIn(stack: WholeStack, device: ScribblingDevice): { on: boolean } {
-  const { processor, clock } = stack.rig.machine
-  const line = processor.line(LINE)
-  device.onInterrupt = () => line.raise()
-  processor.map(REGISTERS, 0x200, {
-    read: (offset, width) => device.read(offset, width),
-    write: (offset, width, value) => {
-      device.write(offset, width, value)
-      if (!device.level) line.lower()
-    },
-  })
+  const { clock } = stack.rig.machine
+  stack.rig.plug(device)
   const serving = { on: true }
   const serve = (): void => {
     device.serve(0)

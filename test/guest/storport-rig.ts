@@ -14,6 +14,7 @@ import { LogicalUnit } from '../../guest/port/storport/logical-unit.ts'
 import { controlUnit } from '../../guest/port/storport/unit-properties.ts'
 import { UnitRequests } from '../../guest/port/storport/unit-requests.ts'
 import { gpa } from '../../protocol/memory.ts'
+import type { HostileDevice } from './hostile-device.ts'
 import { Machine, type MachineOptions } from './machine.ts'
 
 export const TAG = poolTag('Test')
@@ -65,6 +66,20 @@ export class StorportRig {
     this.kernel = this.machine.kernel
     this.adapter = null as never
     this.unit = new LogicalUnit(0, 0, 0)
+  }
+
+  /** Puts a device of a test's own behind the registers and the line. */
+  plug(device: HostileDevice): void {
+    const { processor } = this.machine
+    const line = processor.line(LINE)
+    device.onInterrupt = () => line.raise()
+    processor.map(REGISTERS, 0x200, {
+      read: (offset, width) => device.read(offset, width),
+      write: (offset, width, value) => {
+        device.write(offset, width, value)
+        if (!device.level) line.lower()
+      },
+    })
   }
 
   /** START with a miniport, and a unit to send to. */
