@@ -2,12 +2,15 @@ import { describe, expect, test } from 'vitest'
 import type { DiskBackend, DiskFacts, DiskIo, DiskOutcome } from '../../host/disk/backend.ts'
 import { DiskIo as Io } from '../../host/disk/backend.ts'
 import { MemoryDisk } from '../../host/disk/memory.ts'
+import { openDisk } from '../../host/disk/registry.ts'
+import { VirtualClock } from '../../hypervisor/clock.ts'
+import { NO_TRACE } from '../../protocol/trace.ts'
 import { featureMask } from '../../protocol/version.ts'
 import { BlkFeature } from '../../protocol/virtio/blk.ts'
 import { TestIo } from '../conformance/disk-backend.ts'
 import { IN, OUT } from './blk-model.ts'
 import { BlkRig, placeAt, placeEnd } from './blk-rig.ts'
-import { opened } from './disk-subjects.ts'
+import { escapePath, imageMaker, platformAt, scratch } from './disk-subjects.ts'
 
 const BYTES = 64 * 512
 const AT = 0x8000
@@ -133,10 +136,24 @@ describe('requests of the block device at the waist', () => {
   })
 
   test('are renewed for the memory and the file, also where a trace may be, and for no wrapper', async () => {
-    const renewed = async (spec: string) => (await opened(spec)).keepsNoRequest === true
-    expect(await renewed('memory:size=1M')).toBe(true)
-    expect(await renewed('memory:size=1M | overlay')).toBe(false)
-    expect(await renewed('memory:size=1M | delay:ms=1')).toBe(false)
+    const { directory, remove } = scratch()
+    const image = escapePath(imageMaker(directory, 'renewed', 2 ** 20)())
+    const platform = platformAt(new VirtualClock())
+    for (const trace of [NO_TRACE, { on: false, emit() {} }]) {
+      const renewed = async (spec: string) => {
+        const disk = await openDisk(spec, { ...platform, trace })
+        if (!disk.ok) throw new Error(disk.error)
+        const answer = disk.value.keepsNoRequest === true
+        await new Promise<void>((closed) => disk.value.close(closed))
+        return answer
+      }
+      expect(await renewed('memory:size=1M')).toBe(true)
+      expect(await renewed(`file:${image}`)).toBe(true)
+      expect(await renewed(`file-async:${image}`)).toBe(false)
+      expect(await renewed('memory:size=1M | overlay')).toBe(false)
+      expect(await renewed('memory:size=1M | delay:ms=1')).toBe(false)
+    }
+    remove()
   })
 
   test('flush behind a write where the driver cannot, and behind no read before or after it', () => {
