@@ -92,7 +92,8 @@ async function loadKinds(spec: DiskSpec): Promise<Opened<readonly PlannedLayer[]
       if (wrong !== null) return { ok: false, error: wrong }
     }
     if (kind.role === 'device') {
-      return { ok: false, error: `${kind.kind}: is a device, not a disk that one could be made of` }
+      const error = `${kind.kind}: is a device for a guest to drive, not a disk to open; name the disk its daemon serves`
+      return { ok: false, error }
     }
     const below = plan.at(-1)
     const wrong = wrongPlace(kind, below?.layer)

@@ -69,6 +69,12 @@ describe('openDisk', () => {
     expect(opens).not.toHaveBeenCalled()
   })
 
+  test('opens no device in a disk’s place, and says what to name instead', async () => {
+    expect(await errorOf('vhost-user:disk.sock')).toBe(
+      'vhost-user: is a device for a guest to drive, not a disk to open; name the disk its daemon serves',
+    )
+  })
+
   test('gives each layer a path and a random stream of its own', async () => {
     const events: TraceEvent[] = []
     const trace = { on: true, emit: (event: TraceEvent) => events.push(event) }
