@@ -17,7 +17,7 @@ export type FaultEffect = Exclude<DiskOutcome, 'ok'> | 'corrupt' | 'lose' | 'sil
 /** A fault of a disk, in wait for requests. */
 export interface DiskFault {
   readonly effect: FaultEffect
-  /** What meets it: any request by default; for `corrupt`, reads. */
+  /** The one kind of request that meets it; any kind by default. `corrupt` only ever meets reads. */
   readonly op?: DiskOp
   /** A byte that the request covers: anywhere by default. */
   readonly at?: number
