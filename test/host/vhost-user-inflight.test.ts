@@ -275,6 +275,36 @@ describe('what is in flight when a back-end is killed', () => {
   })
 })
 
+describe('a driver that sleeps until it is called', () => {
+  it('is called for what a killed back-end made visible, whatever store was its last', () => {
+    let untold = 0
+    for (let stores = 0; ; stores++) {
+      const lives = new Lives(false)
+      for (let i = 0; i < 3; i++) lives.offer()
+      lives.queue.wantEvent(lives.queue.usedIndex)
+      lives.rig.calls[0]?.take()
+      const killed = killedAfter(stores, () => {
+        lives.kick()
+        lives.complete(0)
+      })
+      const told = (lives.rig.calls[0]?.take() ?? 0) > 0
+      if (!told && usedIndex(lives.rig.machine) > 0) untold++
+      if (!killed) {
+        expect([told, untold > 0]).toEqual([true, true])
+        return
+      }
+      if (told) {
+        lives.reap()
+        lives.queue.wantEvent(lives.queue.usedIndex)
+      }
+      lives.revive()
+      while (lives.disk.held.length > 0) lives.complete(0)
+      expect(lives.rig.calls[0]?.take(), `killed after ${stores} stores`).toBeGreaterThan(0)
+      lives.finish()
+    }
+  })
+})
+
 describe('a back-end that is killed while it takes up what another left', () => {
   it('leaves the same to the third, whatever stores were the last of both', () => {
     let both = 0
