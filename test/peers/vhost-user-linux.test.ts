@@ -65,9 +65,6 @@ describe('a Linux guest in QEMU, on a disk served over vhost-user', () => {
 
   it(`loses nothing that was answered when its back-end is killed ${KILLS} times under load`, {
     timeout: TIMEOUT_MS,
-    // QEMU 7.2 gives its device up when a kill comes amid its own hand-over of descriptors: nothing is seen of
-    // the disk then. Only that is tried again; a block that is wrong or missing says something else.
-    retry: { count: 2, condition: /Failed to set msg fds/ },
   }, async (test) => {
     peerOrSkip(test, 'QEMU with a Linux guest', missing)
     if (built === null) return
