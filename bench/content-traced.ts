@@ -1,11 +1,6 @@
 import { createHash } from 'node:crypto'
-import {
-  type DiskBackend,
-  type DiskFacts,
-  DiskIo,
-  type DiskListener,
-  type DiskOutcome,
-} from '../host/disk/backend.ts'
+import type { DiskBackend, DiskFacts, DiskIo, DiskListener, DiskOutcome } from '../host/disk/backend.ts'
+import { DiskRelay } from '../host/disk/relay.ts'
 import type { Trace } from '../protocol/trace.ts'
 
 /** Enough that two contents do not look the same by chance, and short in a line. */
@@ -31,14 +26,8 @@ export class ContentTracedDisk implements DiskBackend {
   }
 
   submit(io: DiskIo): void {
-    if (io.op !== 'read') {
-      this.#disk.submit(io)
-      return
-    }
-    const read = new DigestedRead(io, this)
-    io.holder = { cancel: () => read.cancel() }
-    this.#disk.submit(read)
-    if (io.cancelling) read.cancel()
+    if (io.op === 'read') new DigestedRead(io, this).submitTo(this.#disk)
+    else this.#disk.submit(io)
   }
 
   watch(listener: DiskListener): () => void {
@@ -61,18 +50,16 @@ export class ContentTracedDisk implements DiskBackend {
   }
 }
 
-class DigestedRead extends DiskIo {
-  readonly #io: DiskIo
+class DigestedRead extends DiskRelay {
   readonly #owner: ContentTracedDisk
 
   constructor(io: DiskIo, owner: ContentTracedDisk) {
-    super(io.op, io.offset, io.lengthBytes, io.lent, io)
-    this.#io = io
+    super(io)
     this.#owner = owner
   }
 
-  protected finished(outcome: DiskOutcome, bytesDone: number, badOffset: number | null): void {
-    if (bytesDone > 0) this.#owner.read(this.#io, bytesDone)
-    this.#io.answer(outcome, bytesDone, badOffset)
+  protected override finished(outcome: DiskOutcome, bytesDone: number, badOffset: number | null): void {
+    if (bytesDone > 0) this.#owner.read(this, bytesDone)
+    super.finished(outcome, bytesDone, badOffset)
   }
 }

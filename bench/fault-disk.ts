@@ -1,11 +1,12 @@
-import {
-  type DiskBackend,
-  type DiskFacts,
+import type {
+  DiskBackend,
+  DiskFacts,
   DiskIo,
-  type DiskListener,
-  type DiskOp,
-  type DiskOutcome,
+  DiskListener,
+  DiskOp,
+  DiskOutcome,
 } from '../host/disk/backend.ts'
+import { DiskRelay } from '../host/disk/relay.ts'
 import type { Trace } from '../protocol/trace.ts'
 
 /**
@@ -67,7 +68,7 @@ export class FaultDisk implements DiskBackend {
       const { id, op, offset } = io
       this.#trace.emit({ name: 'fault', path: this.#path, id, op, offset, effect })
     }
-    if (effect === 'corrupt') this.#disk.submit(new CorruptIo(io))
+    if (effect === 'corrupt') new CorruptIo(io).submitTo(this.#disk)
     else if (effect === 'lose') io.answer('ok')
     else if (effect === 'silent') {
       this.#silent.add(io)
@@ -97,18 +98,10 @@ function meets(io: DiskIo, { op, at, effect }: Waiting): boolean {
   return at === undefined || (at >= io.offset && at < io.offset + io.lengthBytes)
 }
 
-class CorruptIo extends DiskIo {
-  readonly #io: DiskIo
-
-  constructor(io: DiskIo) {
-    super(io.op, io.offset, io.lengthBytes, io.lent, io)
-    this.#io = io
-    io.holder = { cancel: () => this.cancel() }
-  }
-
-  protected finished(outcome: DiskOutcome, bytesDone: number, badOffset: number | null): void {
+class CorruptIo extends DiskRelay {
+  protected override finished(outcome: DiskOutcome, bytesDone: number, badOffset: number | null): void {
     const [first] = this.lent
     if (outcome === 'ok' && first !== undefined) first[0] = (first[0] ?? 0) ^ 1
-    this.#io.answer(outcome, bytesDone, badOffset)
+    super.finished(outcome, bytesDone, badOffset)
   }
 }

@@ -1,10 +1,5 @@
-import {
-  type DiskBackend,
-  type DiskFacts,
-  DiskIo,
-  type DiskListener,
-  type DiskOutcome,
-} from '../host/disk/backend.ts'
+import type { DiskBackend, DiskFacts, DiskIo, DiskListener, DiskOutcome } from '../host/disk/backend.ts'
+import { DiskRelay } from '../host/disk/relay.ts'
 
 /**
  * Stands over a disk that a user's module has part in: an exception out of `submit` becomes a failed request
@@ -28,15 +23,13 @@ export class ModuleGuard implements DiskBackend {
 
   submit(io: DiskIo): void {
     const guarded = new GuardedIo(io, this)
-    io.holder = guarded
     try {
-      this.#disk.submit(guarded)
+      guarded.submitTo(this.#disk)
     } catch (error) {
       if (error === this.ours) throw error
       this.#threw(error)
       if (!guarded.answered) guarded.answer('medium-error')
     }
-    if (io.cancelling) guarded.cancel()
   }
 
   watch(listener: DiskListener): () => void {
@@ -48,20 +41,17 @@ export class ModuleGuard implements DiskBackend {
   }
 }
 
-class GuardedIo extends DiskIo {
-  readonly #io: DiskIo
+class GuardedIo extends DiskRelay {
   readonly #guard: ModuleGuard
 
   constructor(io: DiskIo, guard: ModuleGuard) {
-    super(io.op, io.offset, io.lengthBytes, io.lent, io)
-    this.#io = io
+    super(io)
     this.#guard = guard
   }
 
-  protected finished(outcome: DiskOutcome, bytesDone: number, badOffset: number | null): void {
-    for (const extent of this.extents) this.#io.extents.push(extent)
+  protected override finished(outcome: DiskOutcome, bytesDone: number, badOffset: number | null): void {
     try {
-      this.#io.answer(outcome, bytesDone, badOffset)
+      super.finished(outcome, bytesDone, badOffset)
     } catch (error) {
       this.#guard.ours = error
       throw error

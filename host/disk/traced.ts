@@ -1,5 +1,6 @@
 import type { Trace } from '../../protocol/trace.ts'
-import { type DiskBackend, type DiskFacts, DiskIo, type DiskListener, type DiskOutcome } from './backend.ts'
+import type { DiskBackend, DiskFacts, DiskIo, DiskListener, DiskOutcome } from './backend.ts'
+import { DiskRelay } from './relay.ts'
 
 /** A layer that tells the trace what it is asked and what it answers, whoever wrote it. */
 export class TracedDisk implements DiskBackend {
@@ -29,10 +30,7 @@ export class TracedDisk implements DiskBackend {
     }
     const { id, op, offset, lengthBytes: bytes } = io
     this.#trace.emit({ name: 'disk', path: this.#path, id, op, offset, bytes })
-    const relay = new Relay(io, this.#trace, this.#path)
-    io.holder = relay
-    this.#disk.submit(relay)
-    if (io.cancelling) relay.cancel()
+    new TracedIo(io, this.#trace, this.#path).submitTo(this.#disk)
   }
 
   watch(listener: DiskListener): () => void {
@@ -44,22 +42,18 @@ export class TracedDisk implements DiskBackend {
   }
 }
 
-/** Stands in for a request, to see its answer; giving the request up gives this one up. */
-class Relay extends DiskIo {
-  readonly #io: DiskIo
+class TracedIo extends DiskRelay {
   readonly #trace: Trace
   readonly #path: string
 
   constructor(io: DiskIo, trace: Trace, path: string) {
-    super(io.op, io.offset, io.lengthBytes, io.lent, io)
-    this.#io = io
+    super(io)
     this.#trace = trace
     this.#path = path
   }
 
-  protected finished(outcome: DiskOutcome, bytes: number, badOffset: number | null): void {
+  protected override finished(outcome: DiskOutcome, bytes: number, badOffset: number | null): void {
     this.#trace.emit({ name: 'answer', path: this.#path, id: this.id, outcome, bytes })
-    for (const extent of this.extents) this.#io.extents.push(extent)
-    this.#io.answer(outcome, bytes, badOffset)
+    super.finished(outcome, bytes, badOffset)
   }
 }
