@@ -95,8 +95,8 @@ export function* giveInflight(buffer: InflightBuffer): Procedure {
 
 /** Says where a ring lies and where it goes on; the daemon does not serve it yet. */
 export function* placeQueue(queue: FrontEndQueue, base: number): Procedure {
-  const { index, place, events } = queue
-  if (place === null || events === null) return
+  const { index, place } = queue
+  if (place === null) return
   yield { name: 'SET_VRING_NUM', payload: encode(VhostUserVringState, { index, num: place.size }) }
   yield { name: 'SET_VRING_BASE', payload: encode(VhostUserVringState, { index, num: base }) }
   const payload = encode(VhostUserVringAddress, {
@@ -106,6 +106,9 @@ export function* placeQueue(queue: FrontEndQueue, base: number): Procedure {
     available: BigInt(place.driver + USER_AT),
   })
   yield { name: 'SET_VRING_ADDR', payload }
+  // Read only now: a queue that was never rung may be stopped meanwhile, and its events are closed then.
+  const { events } = queue
+  if (events === null) return
   yield {
     name: 'SET_VRING_CALL',
     payload: u64Payload(BigInt(index)),

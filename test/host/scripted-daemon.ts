@@ -186,9 +186,13 @@ export class ScriptedDaemon implements FrontEndEdge {
     this.#reader = new FrameReader<PeerDescriptor>('front-end')
     this.#protocol = 0n
     this.rings.clear()
-    this.#connection = new ScriptedConnection(this.open, (bytes, descriptors) =>
-      this.#take(bytes, descriptors),
-    )
+    this.#connection = new ScriptedConnection(this.open, (bytes, descriptors) => {
+      for (const one of descriptors) {
+        if (one instanceof CountedDescriptor && !this.open.has(one))
+          throw new Error('a closed descriptor is sent')
+      }
+      return this.#take(bytes, descriptors)
+    })
     return this.#connection
   }
 

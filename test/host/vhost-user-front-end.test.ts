@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest'
+import { QUEUE_START } from '../../host/virtio/device.ts'
 import { hasFeature } from '../../protocol/version.ts'
 import { BlkConfig, BlkFeature } from '../../protocol/virtio/blk.ts'
 import { Window } from '../../protocol/window.ts'
-import { EVERYTHING, FrontEndRig, OFFERED, PLAIN } from './front-end-rig.ts'
+import { ACCEPTED, EVERYTHING, FrontEndRig, OFFERED, PLACE, PLAIN } from './front-end-rig.ts'
 import { ScriptedDaemon } from './scripted-daemon.ts'
 
 describe('a front-end and an honest daemon', () => {
@@ -60,6 +61,44 @@ describe('a front-end and an honest daemon', () => {
     ])
     rig.close()
   })
+
+  it.each([
+    ['SET_MEM_TABLE', false],
+    ['SET_VRING_NUM', false],
+    ['SET_VRING_ADDR', false],
+    ['SET_VRING_NUM', true],
+    ['SET_VRING_ADDR', true],
+  ] as const)(
+    'let a queue be stopped that was never rung, while %s is out; started again: %s',
+    (name, again) => {
+      const during: (() => void)[] = []
+      const daemon = new ScriptedDaemon({
+        offered: OFFERED,
+        protocol: PLAIN,
+        meddle: (answer, _step, { asked }) => {
+          if (asked.at(-1) === name) during.pop()?.()
+          return [answer]
+        },
+      })
+      const rig = new FrontEndRig(daemon)
+      let stops = 0
+      during.push(() => {
+        rig.device?.stop(0, () => stops++)
+        if (again) rig.device?.start(0, PLACE, QUEUE_START)
+      })
+      rig.device?.accept(ACCEPTED)
+      rig.device?.start(0, PLACE, QUEUE_START)
+      rig.settle()
+      expect(stops).toBe(1)
+      expect([rig.troubles, rig.rules]).toEqual([[], []])
+      expect(daemon.asked.includes('SET_VRING_CALL')).toBe(again)
+      rig.begin()
+      const ring = daemon.rings.get(0)
+      expect(ring).toMatchObject({ base: 0, enabled: true })
+      expect(ring?.call?.rung).not.toBe(null)
+      expect(rig.close()).toBe(0)
+    },
+  )
 
   it('the guest is told of what came back when time is about to move, call or no call', () => {
     const rig = new FrontEndRig(new ScriptedDaemon({ offered: OFFERED, protocol: PLAIN }))
