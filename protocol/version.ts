@@ -13,10 +13,11 @@ export interface ProtocolVersion {
   readonly features: FeatureSet
 }
 
-/** Bit numbers by name, and the version that introduced each. */
+/** Bit numbers by name. */
 export interface FeatureBit {
   readonly bit: number
-  readonly since: string
+  /** The version that introduced it, in families that have versions. */
+  readonly since?: string
   readonly meaning: string
   /** Features that have to be offered and accepted along with this one. */
   readonly needs?: readonly string[]

@@ -88,7 +88,7 @@ function tablesOf<T>(exports: Exports, ...members: readonly string[]): readonly 
 }
 
 function featureTablesOf(exports: Exports): readonly (readonly [string, FeatureTable])[] {
-  return tablesOf(exports, 'bit', 'since')
+  return tablesOf(exports, 'bit', 'meaning')
 }
 
 function messageTablesOf(exports: Exports): readonly (readonly [string, Messages])[] {
@@ -129,14 +129,16 @@ function gateText({ protocol, unsettled, offered, accepted }: GateRule): string 
 }
 
 function featureText(name: string, features: FeatureTable): string {
+  const versioned = Object.values(features).some(({ since }) => since !== undefined)
+  const since = (cell: string): readonly string[] => (versioned ? [cell] : [])
   const rows = Object.entries(features)
     .sort(([, a], [, b]) => a.bit - b.bit)
-    .map(([feature, { bit, since, needs, meaning }]) =>
-      row([String(bit), `\`${feature}\``, since, (needs ?? []).join(', '), meaning]),
+    .map(([feature, { bit, since: version = '', needs = [], meaning }]) =>
+      row([String(bit), `\`${feature}\``, ...since(version), needs.join(', '), meaning]),
     )
   const head = [
-    row(['bit', 'feature', 'since', 'needs', 'meaning']),
-    row(['---', '---', '---', '---', '---']),
+    row(['bit', 'feature', ...since('since'), 'needs', 'meaning']),
+    row(['---', '---', ...since('---'), '---', '---']),
   ]
   return [`### ${name}`, '', ...head, ...rows].join('\n')
 }

@@ -3,8 +3,8 @@ import { hasFeature } from '../version.ts'
 
 /** Bits of GET_FEATURES that are the transport's own and never shown to a driver. */
 export const VhostUserVirtioFeature = {
-  LOG_ALL: { bit: 26, since: '1.0', meaning: 'every write to guest memory goes into the dirty log' },
-  PROTOCOL_FEATURES: { bit: 30, since: '1.0', meaning: 'protocol features exist' },
+  LOG_ALL: { bit: 26, meaning: 'every write to guest memory goes into the dirty log' },
+  PROTOCOL_FEATURES: { bit: 30, meaning: 'protocol features exist' },
 } as const satisfies FeatureTable
 
 /**
@@ -13,31 +13,30 @@ export const VhostUserVirtioFeature = {
  * set carries it along, and nobody offers or accepts it for what it might mean.
  */
 export const VhostUserFeature = {
-  MQ: { bit: 0, since: '1.0', meaning: 'the back-end says how many queues it has' },
-  LOG_SHMFD: { bit: 1, since: '1.0', meaning: 'the dirty log is shared memory' },
-  RARP: { bit: 2, since: '1.0', meaning: 'the back-end announces a migrated network card' },
-  REPLY_ACK: { bit: 3, since: '1.0', meaning: 'any message can ask for an acknowledgement' },
-  MTU: { bit: 4, since: '1.0', meaning: 'the front-end tells the MTU' },
-  BACKEND_REQ: { bit: 5, since: '1.0', meaning: 'the back-end sends messages too, on a socket of its own' },
-  CROSS_ENDIAN: { bit: 6, since: '1.0', meaning: 'rings of legacy devices may be of the other byte order' },
-  CRYPTO_SESSION: { bit: 7, since: '1.0', meaning: 'sessions of a crypto device' },
-  PAGEFAULT: { bit: 8, since: '1.0', meaning: 'migration with postcopy' },
-  CONFIG: { bit: 9, since: '1.0', meaning: 'configuration space goes through messages' },
-  BACKEND_SEND_FD: { bit: 10, since: '1.0', meaning: 'the back-end sends descriptors' },
-  HOST_NOTIFIER: { bit: 11, since: '1.0', meaning: 'doorbells of real hardware are mapped' },
-  INFLIGHT_SHMFD: { bit: 12, since: '1.0', meaning: 'what is in flight outlives the back-end' },
-  RESET_DEVICE: { bit: 13, since: '1.0', meaning: 'the device can be reset as a whole' },
+  MQ: { bit: 0, meaning: 'the back-end says how many queues it has' },
+  LOG_SHMFD: { bit: 1, meaning: 'the dirty log is shared memory' },
+  RARP: { bit: 2, meaning: 'the back-end announces a migrated network card' },
+  REPLY_ACK: { bit: 3, meaning: 'any message can ask for an acknowledgement' },
+  MTU: { bit: 4, meaning: 'the front-end tells the MTU' },
+  BACKEND_REQ: { bit: 5, meaning: 'the back-end sends messages too, on a socket of its own' },
+  CROSS_ENDIAN: { bit: 6, meaning: 'rings of legacy devices may be of the other byte order' },
+  CRYPTO_SESSION: { bit: 7, meaning: 'sessions of a crypto device' },
+  PAGEFAULT: { bit: 8, meaning: 'migration with postcopy' },
+  CONFIG: { bit: 9, meaning: 'configuration space goes through messages' },
+  BACKEND_SEND_FD: { bit: 10, meaning: 'the back-end sends descriptors' },
+  HOST_NOTIFIER: { bit: 11, meaning: 'doorbells of real hardware are mapped' },
+  INFLIGHT_SHMFD: { bit: 12, meaning: 'what is in flight outlives the back-end' },
+  RESET_DEVICE: { bit: 13, meaning: 'the device can be reset as a whole' },
   INBAND_NOTIFICATIONS: {
     bit: 14,
-    since: '1.0',
     meaning: 'kicks and calls as messages',
     needs: ['BACKEND_REQ', 'REPLY_ACK'],
   },
-  CONFIGURE_MEM_SLOTS: { bit: 15, since: '1.0', meaning: 'memory regions come and go one by one' },
-  STATUS: { bit: 16, since: '1.0', meaning: 'device status is forwarded' },
-  XEN_MMAP: { bit: 17, since: '1.0', meaning: 'regions are mapped the Xen way' },
-  SHARED_OBJECT: { bit: 18, since: '1.0', meaning: 'buffers are shared by UUID' },
-  DEVICE_STATE: { bit: 19, since: '1.0', meaning: 'the state of the device can be moved' },
+  CONFIGURE_MEM_SLOTS: { bit: 15, meaning: 'memory regions come and go one by one' },
+  STATUS: { bit: 16, meaning: 'device status is forwarded' },
+  XEN_MMAP: { bit: 17, meaning: 'regions are mapped the Xen way' },
+  SHARED_OBJECT: { bit: 18, meaning: 'buffers are shared by UUID' },
+  DEVICE_STATE: { bit: 19, meaning: 'the state of the device can be moved' },
 } as const satisfies FeatureTable
 
 export type VhostUserFeatureName = keyof typeof VhostUserFeature

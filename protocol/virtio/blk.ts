@@ -1,5 +1,5 @@
 import { bytes, le16, le32, le64, struct, u8 } from '../layout.ts'
-import type { FeatureTable } from '../version.ts'
+import type { VirtioFeatureTable } from './features.ts'
 
 /** Everything on the wire counts in these, whatever the block size. */
 export const SECTOR_BYTES = 512
@@ -20,7 +20,7 @@ export const BlkFeature = {
   LIFETIME: { bit: 15, since: '1.2', meaning: 'get lifetime command' },
   SECURE_ERASE: { bit: 16, since: '1.2', meaning: 'secure erase command' },
   ZONED: { bit: 17, since: '1.3', meaning: 'zoned storage' },
-} as const satisfies FeatureTable
+} as const satisfies VirtioFeatureTable
 
 /** Request types, VIRTIO 1.3 section 5.2.6. */
 export const BlkType = {

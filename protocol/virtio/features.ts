@@ -1,4 +1,4 @@
-import type { FeatureSet, FeatureTable } from '../version.ts'
+import type { FeatureBit, FeatureSet } from '../version.ts'
 import { featureSet } from '../version.ts'
 
 /** Published versions, oldest first. */
@@ -7,6 +7,11 @@ export type VirtioVersion = (typeof VIRTIO_VERSIONS)[number]
 
 export function isVirtioVersion(name: string): name is VirtioVersion {
   return VIRTIO_VERSIONS.some((version) => version === name)
+}
+
+/** Features of which each has the version that introduced it. */
+export type VirtioFeatureTable = {
+  readonly [name: string]: FeatureBit & { readonly since: VirtioVersion }
 }
 
 /** Device-independent features, VIRTIO 1.3 section 6. */
@@ -28,14 +33,14 @@ export const CommonFeature = {
   },
   RING_RESET: { bit: 40, since: '1.2', meaning: 'one queue can be reset' },
   ADMIN_VQ: { bit: 41, since: '1.3', meaning: 'administration virtqueues' },
-} as const satisfies FeatureTable
+} as const satisfies VirtioFeatureTable
 
 /** Everything a version's text defines, for one device type's table. */
-export function featuresOfVersion(version: VirtioVersion, table: FeatureTable): FeatureSet {
+export function featuresOfVersion(version: VirtioVersion, table: VirtioFeatureTable): FeatureSet {
   const newest = VIRTIO_VERSIONS.indexOf(version)
   return featureSet(
     Object.values({ ...CommonFeature, ...table })
-      .filter(({ since }) => isVirtioVersion(since) && VIRTIO_VERSIONS.indexOf(since) <= newest)
+      .filter(({ since }) => VIRTIO_VERSIONS.indexOf(since) <= newest)
       .map(({ bit }) => bit),
   )
 }
