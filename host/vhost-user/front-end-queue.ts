@@ -97,13 +97,18 @@ export class FrontEndQueue implements ArrivalSource {
     return this.#kick === null || this.#call === null ? null : { kick: this.#kick, call: this.#call }
   }
 
+  /** Requests are out that no daemon has answered. */
+  get out(): boolean {
+    if (this.#live === null || !this.serving) return false
+    return this.#live.available.loadIndex(VirtqAvail.idx) !== this.usedIndex
+  }
+
   /**
    * Whether requests are out, or have come back and the guest does not know: then it is told at once, since the
    * daemon's call comes a while after the index it is about.
    */
   waits(): boolean {
-    if (this.#live === null || !this.serving) return false
-    return this.look() || this.#live.available.loadIndex(VirtqAvail.idx) !== this.#told
+    return this.serving && (this.look() || this.out)
   }
 
   /** Has the guest told of what it does not know; false when there is nothing. */

@@ -234,7 +234,7 @@ export class FrontEndDevice implements VirtioDevice, LinkListener {
     const { exchange } = this.#link
     if (exchange === null || this.#accepted === null) return
     const tracks = this.#inflight !== null && hasVhostUserFeature(facts.protocol, 'INFLIGHT_SHMFD')
-    if (!tracks && this.waits) {
+    if (!tracks && this.#out) {
       this.#signals?.needsReset()
       return
     }
@@ -258,7 +258,7 @@ export class FrontEndDevice implements VirtioDevice, LinkListener {
     else if (final && this.#accepted !== null) this.#signals?.needsReset()
     // Nobody knows which requests a daemon without a tracking buffer had taken: the driver begins again, and sends
     // to the next one what was not answered.
-    else if (!final && this.#inflight === null && this.waits) this.#signals?.needsReset()
+    else if (!final && this.#inflight === null && this.#out) this.#signals?.needsReset()
   }
 
   configChanged(): void {
@@ -342,6 +342,11 @@ export class FrontEndDevice implements VirtioDevice, LinkListener {
   }
 
   // State.
+
+  /** What the daemon that was lost may have taken: answers that the guest has not seen are no loss. */
+  get #out(): boolean {
+    return this.#queues.some(({ out }) => out)
+  }
 
   #finishReset(): void {
     const done = this.#resetDone

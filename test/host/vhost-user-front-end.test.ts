@@ -268,6 +268,31 @@ describe('a daemon that dies', () => {
     },
   )
 
+  it.each([
+    ['everything, and had no time to say so,', 2, 0],
+    ['all but one', 1, 1],
+  ])(
+    'and had answered %s has a guest without tracking reset only for what is lost',
+    (_name, answered, resets) => {
+      const daemon = new ScriptedDaemon({ offered: OFFERED, protocol: PLAIN })
+      const rig = new FrontEndRig(daemon, { reconnectMs: 2000 })
+      rig.begin()
+      for (let i = 0; i < 2; i++) rig.submit()
+      rig.clock.drain()
+      for (let i = 0; i < answered; i++) rig.use()
+      daemon.die()
+      rig.clock.drain()
+      expect([rig.signals, rig.needsReset]).toEqual([1, resets])
+      daemon.pass(1)
+      rig.clock.drain()
+      expect(daemon.connections).toBe(2)
+      expect([rig.signals, rig.needsReset > 0]).toEqual([1, resets > 0])
+      if (resets === 0) expect(daemon.rings.get(0)).toMatchObject({ base: 2, enabled: true })
+      rig.settle()
+      expect(rig.close()).toBe(0)
+    },
+  )
+
   it('of what it is given, one after the other, is given up', () => {
     let poisoned = false
     const daemon = new ScriptedDaemon({
