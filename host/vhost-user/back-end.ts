@@ -1,8 +1,9 @@
 import type { DmaSpace } from '../../protocol/dma.ts'
 import type { HostPlatform } from '../../protocol/platform.ts'
 import type { FeatureSet } from '../../protocol/version.ts'
-import { hasFeature, missingPrerequisite } from '../../protocol/version.ts'
+import { missingPrerequisite } from '../../protocol/version.ts'
 import {
+  hasVhostUserFeature,
   VhostUserFeature,
   VhostUserVirtioFeature,
   vhostUserFeatures,
@@ -252,7 +253,7 @@ export class VhostBackEnd implements DeviceSignals {
    */
   tellConfig(): void {
     if (!this.#untold || this.#channel === null) return
-    if (!hasFeature(this.#protocol, VhostUserFeature.CONFIG.bit)) return
+    if (!hasVhostUserFeature(this.#protocol, 'CONFIG')) return
     if (!this.rings.some((ring) => ring.live)) return
     this.#untold = !this.#channel.send(frameBytes(BackEndMessage.CONFIG_CHANGE_MSG.code, 0), [])
   }

@@ -4,9 +4,11 @@ import { u64Of } from '../../protocol/vhost-user/frame.ts'
 import type { FrontEndMessageName } from '../../protocol/vhost-user/message.ts'
 import { FrontEndMessage } from '../../protocol/vhost-user/message.ts'
 import {
+  VHOST_LOG_PAGE_BYTES,
   VHOST_USER_CONFIG_BYTES_MAX,
   VhostUserConfig,
   VhostUserConfigFlag,
+  VhostUserInflight,
   VhostUserLog,
   VhostUserMemory,
   VhostUserRegion,
@@ -84,7 +86,7 @@ function setLogBase(end: VhostBackEnd, { payload, bytes, riding }: Request): Out
   if (descriptor.kind !== 'file') return refused('vhost.descriptor-kind', 0, 0)
   if (isUnsealed(end, riding)) return refused('vhost.memory-unsealed', 0, 1)
   // Checked before it is added up: a size that wraps would map less than it says.
-  const neededBytes = Math.ceil(end.table.guestEnd / (4096 * 8))
+  const neededBytes = Math.ceil(end.table.guestEnd / (VHOST_LOG_PAGE_BYTES * 8))
   if (!(sizeBytes >= Math.max(1, neededBytes))) return refused('vhost.log-range', sizeBytes, neededBytes)
   if (!(Number.isSafeInteger(offset + sizeBytes) && offset + sizeBytes <= descriptor.lengthBytes)) {
     return refused('vhost.region-backed', offset + sizeBytes, descriptor.lengthBytes)
@@ -205,7 +207,7 @@ export function carryOut(end: VhostBackEnd, request: Request): Outcome {
 /** What is answered in place of a reply, where a message has a way to say that it failed; null elsewhere. */
 export function failure(name: FrontEndMessageName): Uint8Array | null {
   if (name === 'GET_CONFIG') return new Uint8Array(0)
-  if (name === 'GET_INFLIGHT_FD') return new Uint8Array(24)
+  if (name === 'GET_INFLIGHT_FD') return new Uint8Array(VhostUserInflight.$size)
   if (name === 'SET_LOG_BASE' || name === 'IOTLB_MSG') return encode(VhostUserU64, { value: 1n })
   return null
 }

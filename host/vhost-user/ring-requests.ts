@@ -1,5 +1,6 @@
 import { encode } from '../../protocol/derive/codec.ts'
 import type { FrontEndMessageName } from '../../protocol/vhost-user/message.ts'
+import { FrontEndMessage } from '../../protocol/vhost-user/message.ts'
 import {
   VhostUserRing,
   VhostUserU64,
@@ -88,7 +89,8 @@ export const RING_REQUESTS: { readonly [N in FrontEndMessageName]?: Carry } = {
   GET_VRING_BASE: withRing((end, ring, _request, num) => {
     if (num !== 0) {
       const { index: queue } = ring
-      end.violated({ rule: 'vhost.ring-zero', side: 'front-end', queue, at: 11, seen: num, expected: 0 })
+      const at = FrontEndMessage.GET_VRING_BASE.code
+      end.violated({ rule: 'vhost.ring-zero', side: 'front-end', queue, at, seen: num, expected: 0 })
     }
     return {
       kind: 'later',

@@ -79,7 +79,6 @@ export class VhostUserSession {
     const reader = this.#reader
     for (;;) {
       const { room } = reader
-      // A message of which only descriptors are missing has no room left.
       const descriptors: PeerDescriptor[] = []
       const count = this.#connection.receive(room, descriptors)
       if (count === null) return false
