@@ -108,7 +108,10 @@ export class FrontEndQueue implements ArrivalSource {
    * daemon's call comes a while after the index it is about.
    */
   waits(): boolean {
-    return this.serving && (this.look() || this.out)
+    if (this.#live === null || !this.serving) return false
+    // Looked at first, and compared with what the guest was told: the daemon may move the index in between, and
+    // who asks it twice can find nothing new and then nothing out.
+    return this.look() || this.#live.available.loadIndex(VirtqAvail.idx) !== this.#told
   }
 
   /** Has the guest told of what it does not know; false when there is nothing. */

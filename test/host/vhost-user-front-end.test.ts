@@ -209,6 +209,35 @@ describe('a daemon that stalls', () => {
   })
 })
 
+describe('a daemon that answers while it is looked at', () => {
+  it('is waited for until the guest is told, between whichever two looks at the ring it answers', () => {
+    let looked = 0
+    for (let after = 0; after <= looked; after++) {
+      const rig = new FrontEndRig(new ScriptedDaemon({ offered: OFFERED, protocol: PLAIN }))
+      rig.begin()
+      rig.submit()
+      rig.clock.drain()
+      const { loadIndex } = Window.prototype
+      let looks = 0
+      Window.prototype.loadIndex = function (this: Window, ...asked) {
+        if (looks++ === after) rig.use()
+        return loadIndex.apply(this, asked)
+      }
+      try {
+        expect(rig.device?.waits, `answered before look ${after}`).toBe(true)
+      } finally {
+        Window.prototype.loadIndex = loadIndex
+      }
+      looked = Math.max(looked, looks)
+      if (looks <= after) rig.use()
+      rig.settle()
+      expect([rig.signals, rig.clock.held]).toEqual([1, []])
+      expect(rig.close()).toBe(0)
+    }
+    expect(looked).toBeGreaterThan(1)
+  })
+})
+
 describe('a daemon that dies', () => {
   it('with requests out and nobody to come back makes the driver reset, which ends at once', () => {
     const rig = new FrontEndRig(new ScriptedDaemon({ offered: OFFERED, protocol: PLAIN }))
