@@ -83,6 +83,8 @@ export class PollLoop implements EdgeLoop {
   async run(work: LoopWork): Promise<void> {
     if (this.#running) throw new Error('a loop is run twice')
     this.#running = true
+    // Node's loop says that it has something to do when nothing keeps it alive, for then it would end.
+    const alive = setInterval(nothing, 2 ** 30)
     try {
       // What Node watches since now is in its set only once it has run.
       await nodeRuns()
@@ -92,6 +94,7 @@ export class PollLoop implements EdgeLoop {
         if (this.#wait(dueUs)) await nodeRuns()
       }
     } finally {
+      clearInterval(alive)
       this.#running = false
       this.#stopped = false
     }
@@ -153,6 +156,14 @@ export class PollLoop implements EdgeLoop {
 }
 
 /** Lets Node's loop run once: signals, timers, pipes, and the promises they settle. */
-function nodeRuns(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve))
+async function nodeRuns(): Promise<void> {
+  await new Promise<void>((resolve) => {
+    setImmediate(resolve)
+  })
+  // The handle that keeps Node's loop from sleeping while immediates wait is stopped after their callbacks, of which
+  // this is a part still: its loop would seem to have something to do for ever. One that is made and taken back
+  // stops it now, unless others wait.
+  clearImmediate(setImmediate(nothing))
 }
+
+function nothing(): void {}

@@ -1,9 +1,12 @@
+import { execFileSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import type { EdgeLoop, Watch } from '../../native/edge-loop.ts'
 import { EventDescriptor } from '../../native/event-descriptor.ts'
 import { PollLoop } from '../../native/poll-loop.ts'
 import { UnixSocket } from '../../native/unix-socket.ts'
 import { UvLoop } from '../../native/uv-loop.ts'
+import { DUE } from './idle-loop.ts'
 import { nativeOrSkip } from './native-or-skip.ts'
 
 const LOOPS: readonly (readonly [name: string, make: () => EdgeLoop])[] = [
@@ -122,5 +125,16 @@ describe.each(LOOPS)('%s', (_name, make) => {
         return null
       },
     })
+  })
+})
+
+describe('the loop that sleeps in poll', () => {
+  nativeOrSkip()
+
+  it('sleeps until it is due, in a process that has nothing else to do', () => {
+    const file = fileURLToPath(new URL('idle-loop.ts', import.meta.url))
+    const asked = execFileSync(process.execPath, ['--import', 'tsx', file], { encoding: 'utf8' })
+    const [, ...later] = JSON.parse(asked) as unknown[]
+    expect(later).toEqual(DUE.slice(1))
   })
 })
