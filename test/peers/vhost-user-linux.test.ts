@@ -49,7 +49,7 @@ describe('a Linux guest in QEMU, on a disk served over vhost-user', () => {
       await served.start()
       await using guest = new LinuxGuest({
         ...{ kernel: linuxKernel() as LinuxKernel, initramfs, job: 'verify', lifetimeSeconds: 200 },
-        socket: path.join(folder, served.socket),
+        sockets: [path.join(folder, served.socket)],
       })
       expect(Number(await guest.says('sectors '))).toBe(IMAGE_BYTES / 512)
       expect(await guest.says('sum ')).toBe(before)

@@ -1,9 +1,5 @@
-/**
- * What every performance measurement is: named candidates that do the same work. The runner gives each a
- * process of its own and interleaves them, so that one candidate's warm-up never helps another and the
- * machine's noise meets all alike.
- */
-export interface Measurement {
+/** Named candidates that do the same work. */
+export interface Comparison {
   readonly name: string
   /** What is compared, for people. */
   readonly what: string
@@ -15,6 +11,13 @@ export interface Measurement {
   readonly unit: Unit
   /** Bytes that one operation moves, where throughput says something. */
   readonly operationBytes?: number
+}
+
+/**
+ * What most comparisons are. The runner gives each candidate a process of its own and interleaves them, so that
+ * one candidate's warm-up never helps another and the machine's noise meets all alike.
+ */
+export interface Measurement extends Comparison {
   /** The candidate of which a profile tells where its time goes, room by room. */
   readonly profiled?: string
   /** Runs one candidate for about `ms` milliseconds and returns its figure. */

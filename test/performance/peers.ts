@@ -1,66 +1,20 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { Segments } from '../../guest/virtio/segments.ts'
-import { NativeError } from '../../native/native-error.ts'
-import { UnixSocket } from '../../native/unix-socket.ts'
 import { type Gpa, gpa } from '../../protocol/memory.ts'
 import { BlkRequest, BlkStatusByte, BlkType } from '../../protocol/virtio/blk.ts'
 import { Window } from '../../protocol/window.ts'
 import type { Measurement, Place } from './measure.ts'
 import { PAGE_BYTES } from './numbered-file.ts'
+import { OURS, OURS_POLLING, PeerDaemon, THEIRS } from './peer-daemon.ts'
 import { RingClient } from './ring-client.ts'
-import type { MeasurementSummary } from './summary.ts'
+import { type MeasurementSummary, togetherText } from './summary.ts'
 
-const PARAVANE = fileURLToPath(new URL('../../bin/paravane.js', import.meta.url))
-const THEIRS = 'qemu-storage-daemon'
-const OURS = 'ours'
-const OURS_POLLING = 'ours, polling'
-/** Whoever started a daemon may be killed; it does not stay behind for ever. */
-const LIFETIME_SECONDS = '60'
+const LIFETIME_SECONDS = 60
 const MEMORY_BYTES = 16 * 2 ** 20
 const WARM_UP = 0.3
 const KIBIBYTE = 1024
 const SECTOR_BYTES = 512
-
-/** What is missing for these measurements, or null. */
-export function peersMissing(): string | null {
-  return spawnSync(THEIRS, ['--version']).error === undefined ? null : THEIRS
-}
-
-function daemonArguments(candidate: string, file: string, socket: string): readonly string[] {
-  if (candidate === THEIRS) {
-    return [
-      ...[THEIRS, '--blockdev', `driver=file,node-name=file,filename=${file}`],
-      ...['--blockdev', 'driver=raw,node-name=disk,file=file', '--export'],
-      `type=vhost-user-blk,id=export,addr.type=unix,addr.path=${socket},node-name=disk,writable=on`,
-    ]
-  }
-  const polling = candidate === OURS_POLLING ? ['--polling'] : []
-  return [process.execPath, PARAVANE, 'serve', `file:${file}`, '--socket', socket, ...polling]
-}
-
-/** Starts a daemon on the file; it listens when this is done. */
-async function startDaemon(candidate: string, file: string, socket: string): Promise<ChildProcess> {
-  const child = spawn('timeout', [LIFETIME_SECONDS, ...daemonArguments(candidate, file, socket)], {
-    stdio: 'ignore',
-  })
-  process.once('exit', () => child.kill('SIGTERM'))
-  // A socket file is there a moment before anybody listens.
-  for (let left = 1000; !listens(socket); left--) {
-    if (child.exitCode !== null || left === 0) throw new Error(`${candidate} does not start`)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-  return child
-}
-
-function listens(socket: string): boolean {
-  const tried = UnixSocket.connect(socket)
-  if (tried instanceof NativeError) return false
-  tried.close()
-  return true
-}
 
 /** A request that is made again and again. */
 class Slot {
@@ -169,14 +123,15 @@ class Load {
 
 async function measure(row: Row, candidate: string, ms: number, { file }: Place): Promise<number> {
   const folder = fs.mkdtempSync(path.join(path.dirname(file), 'daemon-'))
-  const socket = path.join(folder, 'disk.sock')
-  const daemon = await startDaemon(candidate, file, socket)
   try {
-    return new Load(row, socket, fs.statSync(file).size).run(ms)
+    await using daemon = await PeerDaemon.start({
+      candidate,
+      file,
+      folder,
+      lifetimeSeconds: LIFETIME_SECONDS,
+    })
+    return new Load(row, daemon.socket, fs.statSync(file).size).run(ms)
   } finally {
-    const gone = new Promise((resolve) => daemon.once('exit', resolve))
-    daemon.kill('SIGTERM')
-    await gone
     fs.rmSync(folder, { recursive: true, force: true })
   }
 }
@@ -198,12 +153,8 @@ function rowOf(row: Row): Measurement {
 
 /** How the rows of large requests stand together, for people; null where there are not two of them. */
 export function largeRequestsText(summaries: readonly MeasurementSummary[]): string | null {
-  const ratios = summaries
-    .filter(({ operationBytes }) => (operationBytes ?? 0) > PAGE_BYTES)
-    .flatMap(({ candidates }) => candidates.find(({ name }) => name === OURS)?.ratio.median ?? [])
-  if (ratios.length < 2) return null
-  const mean = Math.exp(ratios.reduce((sum, ratio) => sum + Math.log(ratio), 0) / ratios.length)
-  return `large requests, ours: geometric mean ${mean.toFixed(2)} of ${ratios.length} rows, goal ≥ 1\n`
+  const large = summaries.filter(({ operationBytes }) => (operationBytes ?? 0) > PAGE_BYTES)
+  return togetherText('large requests', OURS, large)
 }
 
 /** Disks served to another process: ours and QEMU's storage daemon behind the same front-end. */

@@ -8,9 +8,17 @@ import { coloursFor } from '../../bin/colour.ts'
 import { BadInput, cleanUpAll, Exit, mistake, onExit, oneLine, print } from '../../bin/exit.ts'
 import { nativeAbsent } from '../../native/platform.ts'
 import { MEASUREMENTS } from './catalogue.ts'
-import type { Measurement, Place } from './measure.ts'
+import {
+  GUEST_MEASUREMENTS,
+  type GuestScriptSetup,
+  guestScriptMissing,
+  guestScriptText,
+  runGuestScript,
+} from './guest-script.ts'
+import type { Comparison, Measurement, Place } from './measure.ts'
 import { writeNumberedFile } from './numbered-file.ts'
-import { largeRequestsText, PEER_MEASUREMENTS, peersMissing } from './peers.ts'
+import { peersMissing } from './peer-daemon.ts'
+import { largeRequestsText, PEER_MEASUREMENTS } from './peers.ts'
 import { measurementText } from './result-text.ts'
 import {
   CandidateFailed,
@@ -28,11 +36,21 @@ interface Effort {
   readonly rounds: number
   readonly ms: number
   readonly fileBytes: number
+  /** A guest takes seconds to start, and then runs its whole script. */
+  readonly guest: Pick<GuestScriptSetup, 'guests' | 'rounds' | 'ms' | 'fileBytes'>
+  /** Whether figures are held against goals. */
+  readonly judging: boolean
 }
 
-const WHOLE: Effort = { rounds: 5, ms: 1000, fileBytes: 256 << 20 }
+const WHOLE: Effort = {
+  ...{ rounds: 5, ms: 1000, fileBytes: 256 << 20, judging: true },
+  guest: { guests: 2, rounds: 3, ms: 600, fileBytes: 128 << 20 },
+}
 /** Shows that everything runs; its figures mean nothing. */
-const QUICK: Effort = { rounds: 1, ms: 20, fileBytes: 16 << 20 }
+const QUICK: Effort = {
+  ...{ rounds: 1, ms: 20, fileBytes: 16 << 20, judging: false },
+  guest: { guests: 1, rounds: 1, ms: 20, fileBytes: 16 << 20 },
+}
 
 interface Arguments {
   readonly only?: readonly string[]
@@ -43,17 +61,27 @@ interface Arguments {
 
 const CANDIDATE_FAILED = 1
 
-function chosen({ only, peers }: Arguments): readonly Measurement[] {
-  const measurements = peers === true ? PEER_MEASUREMENTS : MEASUREMENTS
+/** What was asked for: comparisons by processes of their own, and by the script that a Linux guest runs. */
+interface Chosen {
+  readonly measurements: readonly Measurement[]
+  readonly guest: readonly Comparison[]
+}
+
+function chosen({ only, peers }: Arguments): Chosen {
   const missing = peers === true ? (nativeAbsent() ?? peersMissing()) : null
   if (missing !== null) throw new BadInput(`nothing to compare with: ${missing} is missing`)
-  if (only === undefined) return measurements
-  const known = measurements.map(({ name }) => name)
+  const all: Chosen =
+    peers === true
+      ? { measurements: PEER_MEASUREMENTS, guest: GUEST_MEASUREMENTS }
+      : { measurements: MEASUREMENTS, guest: [] }
+  if (only === undefined) return all
+  const known = [...all.measurements, ...all.guest].map(({ name }) => name)
   const unknown = only.find((name) => !known.includes(name))
   if (unknown !== undefined) {
     throw new BadInput(`no measurement ${JSON.stringify(unknown)}: there are ${known.join(', ')}`)
   }
-  return measurements.filter(({ name }) => only.includes(name))
+  const asked = ({ name }: Comparison): boolean => only.includes(name)
+  return { measurements: all.measurements.filter(asked), guest: all.guest.filter(asked) }
 }
 
 /** A folder of our own with the file in it, gone however this process ends. */
@@ -70,20 +98,52 @@ function makePlace(fileBytes: number): Place {
 
 /** @returns an exit code. */
 async function run(given: Arguments): Promise<number> {
-  const measurements = chosen(given)
+  const { measurements, guest } = chosen(given)
   const json = given.json === true
-  const quick = given.quick === true
-  const effort = quick ? QUICK : WHOLE
+  const effort = given.quick === true ? QUICK : WHOLE
   const colours = coloursFor('stdout')
-  const total = measurements.reduce((sum, one) => sum + processesOf(one, effort.rounds), 0)
+  const place = makePlace(effort.fileBytes)
+  if (!json) await print(colours.dim(`${machineText()}\n\n`))
+  const told = async (summary: MeasurementSummary): Promise<MeasurementSummary> => {
+    if (!json) await print(`${measurementText(summary, colours)}\n`)
+    return summary
+  }
+  const own = await runMeasurements(measurements, effort, place, told)
+  const leftOut = guest.length === 0 ? null : guestScriptMissing()
+  if (leftOut !== null && process.env['PARAVANE_REQUIRE_PEERS'] === '1') {
+    throw new CandidateFailed(`guest script: ${leftOut} is missing and PARAVANE_REQUIRE_PEERS is 1`)
+  }
+  const inGuest = leftOut === null ? await runGuests(guest, effort, place, told) : []
+  const summaries = [...own, ...inGuest]
+  if (json) await print(`${jsonText(summaries, leftOut, effort)}\n`)
+  else {
+    const without = leftOut === null ? '' : `guest script: left out, ${leftOut} is missing\n`
+    const together = (largeRequestsText(own) ?? '') + (guestScriptText(inGuest) ?? '')
+    await print(`${without}${together}${closingText(summaries, effort)}`)
+  }
+  return Exit.VERIFIED
+}
+
+function progressBar(): SingleBar {
   const bar = new SingleBar({
     format: ' {bar} {value}/{total}  {now}',
     clearOnComplete: true,
     noTTYOutput: false,
   })
-  const place = makePlace(effort.fileBytes)
   onExit(() => bar.stop())
-  if (!json) await print(colours.dim(`${machineText()}\n\n`))
+  return bar
+}
+
+type Told = (summary: MeasurementSummary) => Promise<MeasurementSummary>
+
+async function runMeasurements(
+  measurements: readonly Measurement[],
+  effort: Effort,
+  place: Place,
+  told: Told,
+): Promise<MeasurementSummary[]> {
+  const total = measurements.reduce((sum, one) => sum + processesOf(one, effort.rounds), 0)
+  const bar = progressBar()
   const summaries: MeasurementSummary[] = []
   let begun = 0
   for (const measurement of measurements) {
@@ -96,13 +156,35 @@ async function run(given: Arguments): Promise<number> {
     const rounds = await runRounds(measurement, setup)
     const rooms = await runProfile(measurement, setup)
     bar.stop()
-    const summary = summarise(measurement, rounds, !quick, rooms)
-    summaries.push(summary)
-    if (!json) await print(`${measurementText(summary, colours)}\n`)
+    summaries.push(await told(summarise(measurement, rounds, effort.judging, rooms)))
   }
-  if (json) await print(`${jsonText(summaries, effort, quick)}\n`)
-  else await print(`${largeRequestsText(summaries) ?? ''}${closingText(summaries, quick)}`)
-  return Exit.VERIFIED
+  return summaries
+}
+
+async function runGuests(
+  comparisons: readonly Comparison[],
+  effort: Effort,
+  place: Place,
+  told: Told,
+): Promise<MeasurementSummary[]> {
+  if (comparisons.length === 0) return []
+  const { guests, rounds } = effort.guest
+  const bar = progressBar()
+  let begun = 0
+  bar.start(guests * (1 + rounds * comparisons.length * 3), begun, { now: '' })
+  const results = await runGuestScript({
+    ...effort.guest,
+    place,
+    names: comparisons.map(({ name }) => name),
+    progress: (now) => bar.update(begun++, { now }),
+  })
+  bar.stop()
+  const summaries: MeasurementSummary[] = []
+  for (const comparison of comparisons) {
+    const figures = results.get(comparison.name) ?? []
+    summaries.push(await told(summarise(comparison, figures, effort.judging)))
+  }
+  return summaries
 }
 
 function machineText(): string {
@@ -111,18 +193,22 @@ function machineText(): string {
   return `Node ${process.versions.node}, ${os.cpus().length} × ${cpu?.model.trim() ?? 'unknown processor'}, load ${load.toFixed(1)}`
 }
 
-function closingText(summaries: readonly MeasurementSummary[], quick: boolean): string {
-  if (quick) return 'a quick run: everything ran, and nothing was judged\n'
+function closingText(summaries: readonly MeasurementSummary[], { judging }: Effort): string {
+  if (!judging) return 'a quick run: everything ran, and nothing was judged\n'
   const judged = summaries.flatMap(({ candidates }) => candidates.filter(({ met }) => met !== null))
   const met = judged.filter((candidate) => candidate.met === true).length
   return `goals met: ${met} of ${judged.length}. Ratios are medians over rounds; where "noise" is wide, run again.\n`
 }
 
-function jsonText(summaries: readonly MeasurementSummary[], effort: Effort, quick: boolean): string {
+function jsonText(
+  summaries: readonly MeasurementSummary[],
+  leftOut: string | null,
+  { judging, ...effort }: Effort,
+): string {
   const [cpu] = os.cpus()
   const document = {
     schema: 1,
-    quick,
+    quick: !judging,
     effort,
     machine: {
       node: process.versions.node,
@@ -132,6 +218,7 @@ function jsonText(summaries: readonly MeasurementSummary[], effort: Effort, quic
       load: os.loadavg()[0] ?? null,
     },
     measurements: summaries,
+    leftOut: leftOut === null ? [] : [{ name: 'guest script', why: `${leftOut} is missing` }],
   }
   return JSON.stringify(document, null, 2)
 }

@@ -1,4 +1,4 @@
-import type { Goal, Measurement, Unit } from './measure.ts'
+import type { Comparison, Goal, Unit } from './measure.ts'
 import type { RoomTime } from './profile.ts'
 
 /** The middle of many figures and how far they lie apart. */
@@ -65,7 +65,7 @@ export function meets(ratio: number, goal: Goal): boolean {
  * @param judging whether goals are compared with.
  */
 export function summarise(
-  measurement: Measurement,
+  measurement: Comparison,
   rounds: readonly Round[],
   judging: boolean,
   rooms: readonly RoomTime[] | null = null,
@@ -88,4 +88,18 @@ export function summarise(
     noise: spreadOf(rounds.map(({ first, last }) => last / first)),
     rooms,
   }
+}
+
+/** How a candidate's ratios stand together, for people, where equal is the goal; null without two of them. */
+export function togetherText(
+  what: string,
+  candidate: string,
+  summaries: readonly MeasurementSummary[],
+): string | null {
+  const ratios = summaries.flatMap(
+    ({ candidates }) => candidates.find(({ name }) => name === candidate)?.ratio.median ?? [],
+  )
+  if (ratios.length < 2) return null
+  const mean = Math.exp(ratios.reduce((sum, ratio) => sum + Math.log(ratio), 0) / ratios.length)
+  return `${what}, ${candidate}: geometric mean ${mean.toFixed(2)} of ${ratios.length} rows, goal ≥ 1\n`
 }

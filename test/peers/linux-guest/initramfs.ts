@@ -3,7 +3,12 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const HERE = fileURLToPath(new URL('.', import.meta.url))
+/** What is no TypeScript lies with the sources only, also for a program that runs from dist/. */
+const SOURCES = fileURLToPath(new URL('.', import.meta.url)).replace(
+  /([/\\])dist[/\\](?=test[/\\]peers[/\\])/,
+  '$1',
+)
+const PROGRAMS = ['block-storm', 'disk-speed']
 const BUSYBOX = ['/bin/busybox', '/usr/bin/busybox']
 const MODULES = [
   'drivers/virtio/virtio_ring.ko',
@@ -43,6 +48,7 @@ export function linuxKernel(): LinuxKernel | null {
 export function linuxGuestMissing(): string | null {
   if (linuxKernel() === null) return 'a Linux kernel with virtio modules (PARAVANE_LINUX)'
   if (busybox() === null) return 'busybox'
+  if (!existsSync(path.join(SOURCES, 'init'))) return "the guest's sources, which are in the repository only"
   return spawnSync('gcc', ['--version']).error === undefined ? null : 'gcc'
 }
 
@@ -50,16 +56,19 @@ function busybox(): string | null {
   return BUSYBOX.find((file) => existsSync(file)) ?? null
 }
 
-/** Writes `initramfs` and returns its path: busybox, the modules, our init and the program that tests a disk. */
+/** Writes `initramfs` and returns its path: busybox, the modules, our init and the programs that it starts. */
 export function makeInitramfs(kernel: LinuxKernel, folder: string): string {
-  const storm = path.join(folder, 'block-storm')
-  const source = path.join(HERE, 'block-storm.c')
-  execFileSync('gcc', ['-static', '-O2', '-Wall', '-Werror', '-o', storm, source])
   const archive = new Archive()
   for (const name of ['bin', 'dev', 'proc', 'sys', 'modules', 'tmp']) archive.folder(name)
-  archive.file('init', readFileSync(path.join(HERE, 'init')))
+  archive.file('init', readFileSync(path.join(SOURCES, 'init')))
   archive.file('bin/busybox', readFileSync(busybox() ?? ''))
-  archive.file('bin/block-storm', readFileSync(storm))
+  archive.file('bin/speed', readFileSync(path.join(SOURCES, 'speed')))
+  for (const program of PROGRAMS) {
+    const made = path.join(folder, program)
+    const source = path.join(SOURCES, `${program}.c`)
+    execFileSync('gcc', ['-static', '-O2', '-Wall', '-Werror', '-o', made, source])
+    archive.file(`bin/${program}`, readFileSync(made))
+  }
   for (const module of MODULES) {
     archive.file(`modules/${path.basename(module)}`, readFileSync(path.join(kernel.modules, module)))
   }

@@ -43,7 +43,7 @@ export async function killUnderLoad(setup: KillSetup): Promise<KillReport> {
   await served.start()
   await using guest = new LinuxGuest({
     ...{ kernel, initramfs, job: 'storm', lifetimeSeconds: 100 + kills * SECONDS_PER_KILL },
-    socket: path.join(folder, served.socket),
+    sockets: [path.join(folder, served.socket)],
   })
   let verified = await guest.says('verified ')
   for (let kill = 0; kill < kills; kill++) {

@@ -4,14 +4,21 @@ import type { LinuxKernel } from './initramfs.ts'
 export interface LinuxGuestSetup {
   readonly kernel: LinuxKernel
   readonly initramfs: string
-  /** Where a vhost-user back-end listens. */
-  readonly socket: string
-  readonly job: 'verify' | 'storm'
+  /** Where vhost-user back-ends listen: /dev/vda, /dev/vdb and so on. */
+  readonly sockets: readonly string[]
+  readonly job: 'verify' | 'storm' | 'speed'
+  /** What the job is told. */
+  readonly arguments?: readonly string[]
   /** Whoever starts QEMU may be killed, and nothing must wait for ever. */
   readonly lifetimeSeconds: number
 }
 
 const MARK = 'GUEST '
+
+function diskOptions(socket: string, index: number): readonly string[] {
+  const device = `vhost-user-blk-pci,chardev=disk${index},num-queues=1,queue-size=128,disable-legacy=on`
+  return ['-chardev', `socket,id=disk${index},path=${socket},reconnect=1`, '-device', device]
+}
 
 /** A Linux that nobody here wrote, in an emulated machine, on a disk that is served over vhost-user. */
 export class LinuxGuest implements AsyncDisposable {
@@ -23,7 +30,8 @@ export class LinuxGuest implements AsyncDisposable {
   #lines: string[]
   #told: (() => void) | null
 
-  constructor({ kernel, initramfs, socket, job, lifetimeSeconds }: LinuxGuestSetup) {
+  constructor(setup: LinuxGuestSetup) {
+    const { kernel, initramfs, sockets, job, lifetimeSeconds } = setup
     this.#ended = false
     this.#heard = ''
     this.#lines = []
@@ -36,17 +44,19 @@ export class LinuxGuest implements AsyncDisposable {
         ...['-object', 'memory-backend-memfd,id=mem,size=256M,share=on'],
         ...['-nodefaults', '-no-user-config', '-display', 'none', '-serial', 'stdio', '-no-reboot'],
         ...['-kernel', kernel.image, '-initrd', initramfs],
-        ...['-append', `console=ttyS0 quiet panic=-1 job=${job}`],
-        ...['-chardev', `socket,id=disk,path=${socket},reconnect=1`],
-        ...['-device', 'vhost-user-blk-pci,chardev=disk,num-queues=1,queue-size=128,disable-legacy=on'],
+        ...['-append', `console=ttyS0 quiet panic=-1 job=${job} -- ${(setup.arguments ?? []).join(' ')}`],
+        ...sockets.flatMap(diskOptions),
       ],
       { stdio: ['pipe', 'pipe', 'pipe'] },
     )
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => this.#hear(text))
     }
+    const stop = (): void => void this.#child.kill('SIGTERM')
+    process.once('exit', stop)
     this.#gone = new Promise((resolve) => {
       this.#child.on('close', () => {
+        process.removeListener('exit', stop)
         this.#ended = true
         this.#told?.()
         resolve()
