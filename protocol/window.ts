@@ -8,7 +8,6 @@ const TWO_32 = 0x1_0000_0000
 const PER_TWO_32 = 1 / TWO_32
 const NOTHING = new Uint8Array(0)
 const LITTLE_ENDIAN = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1
-const NO_VIEW = new DataView(NOTHING.buffer)
 /** Where there are none. */
 export const NO_HALVES = new Uint16Array(0)
 export const NO_WORDS = new Uint32Array(0)
@@ -25,11 +24,11 @@ export const NO_WORDS = new Uint32Array(0)
  * from an absolute address would be cut to 32 bits by `>>>` from 4 GiB up and read the wrong place silently.
  */
 export class Window {
-  // Fields begin as what they will be: one that was undefined first is checked at every use ever after.
+  // A field that is written once, in the constructor, is a constant to the optimizer: no value before that one.
   /** Replaced only in a window that can be revoked, by whoever made it. */
-  view: DataView<ArrayBuffer> = NO_VIEW
+  view: DataView<ArrayBuffer>
   /** 16-bit words, for published indices; empty when the window is not 2-aligned in its buffer. */
-  indices: Uint16Array<ArrayBuffer> = NO_HALVES
+  indices: Uint16Array<ArrayBuffer>
   /**
    * The same bytes as 16-bit and as 32-bit words, for structures of aligned fields that are met a million times
    * a second: rings. An access costs a third of one through the view, because a word that is written leaves
@@ -39,15 +38,15 @@ export class Window {
    * So an element may be undefined, and then the accessor is the way: `words[at >>> 2] ?? window.le32(field)`.
    * They are replaced with the view, so nobody keeps them longer than one call.
    */
-  halves: Uint16Array<ArrayBuffer> = NO_HALVES
-  words: Uint32Array<ArrayBuffer> = NO_WORDS
+  halves: Uint16Array<ArrayBuffer>
+  words: Uint32Array<ArrayBuffer>
 
   /**
    * Indices are exchanged atomically: somebody outside of this thread has the bytes too. Within one thread the
    * order of the program is the order of the accesses, and an atomic one costs ten times a plain one. A window
    * that is not 2-aligned has no indices, and goes the way that throws.
    */
-  readonly atomic: boolean = false
+  readonly atomic: boolean
 
   /** A window over `bytes`, which it aliases. */
   constructor(bytes: Uint8Array<ArrayBuffer> = NOTHING, shared = false) {

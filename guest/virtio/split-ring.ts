@@ -23,7 +23,7 @@ import {
   VirtqUsed,
   VirtqUsedElem,
 } from '../../protocol/virtio/ring.ts'
-import { NO_HALVES, Window } from '../../protocol/window.ts'
+import type { Window } from '../../protocol/window.ts'
 import type { Segments } from './segments.ts'
 
 // Constants of this module are folded into optimized code; a property of an import is loaded every time.
@@ -54,8 +54,6 @@ const AVAIL_RING_HALF = AVAIL_RING / 2
 const TWO_32 = 0x1_0000_0000
 
 const NOT_OUT = 0xffff
-const NOWHERE = new Window()
-const NO_COUNTS = new Float64Array(0)
 
 export interface DriverRingSetup {
   readonly platform: Pick<GuestPlatform, 'memory' | 'allocate'>
@@ -88,38 +86,42 @@ function owned(window: Window | null): Window {
  * outstanding; anything else breaks the ring (`broken`), and the owners are for `drain`.
  */
 export class DriverRing<T extends object> {
-  // Fields begin as what they will be: a number that was undefined first is checked at every use ever after.
-  readonly size: number = 0
+  // Private by declaration, and set once, in the constructor: only that is a constant to the optimizer, and a
+  // name with a # takes twice the code at every use, of which only so much is inlined.
+  readonly size: number
   readonly place: QueuePlace
-  readonly #queue: number = 0
-  readonly #eventIdx: boolean = false
-  readonly #violated: (violation: Violation) => void
-  readonly #descriptors: Window = NOWHERE
-  readonly #available: Window = NOWHERE
-  readonly #used: Window = NOWHERE
-  readonly #indirect: Window | null = null
-  readonly #indirectAt: number = 0
-  readonly #indirectSegments: number = 0
-  readonly #usedEvent: number = 0
-  readonly #availEvent: number = 0
+  private readonly queue: number
+  private readonly eventIdx: boolean
+  private readonly violated: (violation: Violation) => void
+  private readonly descriptors: Window
+  private readonly available: Window
+  private readonly used: Window
+  private readonly indirect: Window | null
+  private readonly indirectAt: number
+  private readonly indirectSegments: number
+  private readonly usedEvent: number
+  private readonly availEvent: number
   /** A stack of free descriptors. */
-  readonly #free: Uint16Array = NO_HALVES
-  #freeCount = 0
+  private readonly free: Uint16Array
+  private freeCount: number
   /** By descriptor: the next of its chain, or NOT_OUT at the end. */
-  readonly #link: Uint16Array = NO_HALVES
+  private readonly link: Uint16Array
   /** By head: who posted it (undefined while it is not out), and how much it may be written. */
-  readonly #owners: (T | undefined)[] = []
-  readonly #writable: Float64Array = NO_COUNTS
+  private readonly owners: (T | undefined)[]
+  private readonly writable: Float64Array
   /** By head: which post it was, counted from the beginning; modulo anything, an old one would look new. */
-  readonly #postOf: Float64Array = NO_COUNTS
-  readonly #reaped: { owner: T | undefined; writtenBytes: number } = { owner: undefined, writtenBytes: 0 }
-  #outstanding = 0
+  private readonly postOf: Float64Array
+  private readonly reaped: { owner: T | undefined; writtenBytes: number } = {
+    owner: undefined,
+    writtenBytes: 0,
+  }
+  private outCount = 0
   /** Requests made ready and shown, counted from the beginning: what is shared is these modulo 65536. */
-  #posted = 0
-  #published = 0
-  #nextUsed = 0
-  #seenUsed = 0
-  #broken = false
+  private posted = 0
+  private published = 0
+  private nextUsed = 0
+  private seenUsed = 0
+  private isBroken = false
 
   /** @throws when the size is none of a split queue's, or an indirect table is longer than the queue. */
   constructor(setup: DriverRingSetup) {
@@ -132,40 +134,38 @@ export class DriverRing<T extends object> {
     const device = platform.allocate(usedRingBytes(size), USED_ALIGN)
     this.size = size
     this.place = { size, descriptors, driver, device }
-    this.#queue = setup.queue
-    this.#eventIdx = setup.eventIdx
-    this.#violated = setup.violated
-    this.#descriptors = owned(memory.window(descriptors, descTableBytes(size), DESC_ALIGN))
-    this.#available = owned(memory.window(driver, availRingBytes(size), AVAIL_ALIGN))
-    this.#used = owned(memory.window(device, usedRingBytes(size), USED_ALIGN))
-    this.#indirectSegments = indirectSegments
-    if (indirectSegments > 0) {
-      const bytes = size * indirectSegments * DESC_BYTES
-      const at = platform.allocate(bytes, DESC_ALIGN)
-      this.#indirectAt = at
-      this.#indirect = owned(memory.window(at, bytes, DESC_ALIGN))
-    }
-    this.#usedEvent = usedEventBase(size)
-    this.#availEvent = availEventBase(size)
-    this.#free = Uint16Array.from({ length: size }, (_, i) => size - 1 - i)
-    this.#freeCount = size
-    this.#link = new Uint16Array(size).fill(NOT_OUT)
-    this.#owners = new Array<T | undefined>(size).fill(undefined)
-    this.#writable = new Float64Array(size)
-    this.#postOf = new Float64Array(size)
+    this.queue = setup.queue
+    this.eventIdx = setup.eventIdx
+    this.violated = setup.violated
+    this.descriptors = owned(memory.window(descriptors, descTableBytes(size), DESC_ALIGN))
+    this.available = owned(memory.window(driver, availRingBytes(size), AVAIL_ALIGN))
+    this.used = owned(memory.window(device, usedRingBytes(size), USED_ALIGN))
+    this.indirectSegments = indirectSegments
+    const tablesBytes = size * indirectSegments * DESC_BYTES
+    const tablesAt = indirectSegments > 0 ? platform.allocate(tablesBytes, DESC_ALIGN) : null
+    this.indirectAt = tablesAt ?? 0
+    this.indirect = tablesAt === null ? null : owned(memory.window(tablesAt, tablesBytes, DESC_ALIGN))
+    this.usedEvent = usedEventBase(size)
+    this.availEvent = availEventBase(size)
+    this.free = Uint16Array.from({ length: size }, (_, i) => size - 1 - i)
+    this.freeCount = size
+    this.link = new Uint16Array(size).fill(NOT_OUT)
+    this.owners = new Array<T | undefined>(size).fill(undefined)
+    this.writable = new Float64Array(size)
+    this.postOf = new Float64Array(size)
   }
 
   get outstanding(): number {
-    return this.#outstanding
+    return this.outCount
   }
 
   get broken(): boolean {
-    return this.#broken
+    return this.isBroken
   }
 
   /** Descriptors `post` would take for `count` buffers. */
-  #needs(count: number): number {
-    return this.#indirect !== null && count > 1 && count <= this.#indirectSegments ? 1 : count
+  private needs(count: number): number {
+    return this.indirect !== null && count > 1 && count <= this.indirectSegments ? 1 : count
   }
 
   /**
@@ -175,56 +175,56 @@ export class DriverRing<T extends object> {
    */
   post(segments: Segments, owner: T): boolean {
     const { count } = segments
-    const needs = this.#needs(count)
+    const needs = this.needs(count)
     if (count === 0 || needs > this.size) throw new Error(`${count} buffers cannot be one request`)
-    if (needs > this.#freeCount || this.#broken) return false
-    const head = this.#free[this.#freeCount - 1] as number
-    if (this.#indirect !== null && needs < count) this.#fillIndirect(this.#indirect, head, segments)
-    else this.#fillDirect(segments)
-    this.#owners[head] = owner
-    this.#writable[head] = segments.writableBytes
-    const posted = this.#posted
+    if (needs > this.freeCount || this.isBroken) return false
+    const head = this.free[this.freeCount - 1] as number
+    if (this.indirect !== null && needs < count) this.fillIndirect(this.indirect, head, segments)
+    else this.fillDirect(segments)
+    this.owners[head] = owner
+    this.writable[head] = segments.writableBytes
+    const posted = this.posted
     const slot = posted & (this.size - 1)
-    const { halves } = this.#available
+    const { halves } = this.available
     if (halves.length > 0) halves[AVAIL_RING_HALF + slot] = head
-    else this.#available.putLe16(AVAIL_RING, head, slot * 2)
-    this.#postOf[head] = posted
-    this.#posted = posted + 1
-    this.#outstanding++
+    else this.available.putLe16(AVAIL_RING, head, slot * 2)
+    this.postOf[head] = posted
+    this.posted = posted + 1
+    this.outCount++
     return true
   }
 
   /** Shows the device what was posted; true when it asked to be notified. */
   publish(): boolean {
-    const before = this.#published
-    const now = this.#posted
-    if (now === before || this.#broken) return false
-    this.#published = now
-    this.#available.storeIndex(AVAIL_IDX, now & 0xffff)
-    if (!this.#eventIdx) return (this.#used.loadIndex(USED_FLAGS) & NO_NOTIFY) === 0
-    return needEvent(this.#used.loadIndex(EVENT, this.#availEvent), now, before)
+    const before = this.published
+    const now = this.posted
+    if (now === before || this.isBroken) return false
+    this.published = now
+    this.available.storeIndex(AVAIL_IDX, now & 0xffff)
+    if (!this.eventIdx) return (this.used.loadIndex(USED_FLAGS) & NO_NOTIFY) === 0
+    return needEvent(this.used.loadIndex(EVENT, this.availEvent), now, before)
   }
 
   /** The next used buffer, in an object the ring keeps and refills; null when there is none. */
   reap(): Reaped<T> | null {
-    if (this.#broken) return null
-    const used = this.#used
-    const next = this.#nextUsed
-    if (next === this.#seenUsed && !this.#look()) return null
+    if (this.isBroken) return null
+    const used = this.used
+    const next = this.nextUsed
+    if (next === this.seenUsed && !this.look()) return null
     const base = (next & (this.size - 1)) * ELEM_BYTES + USED_RING
     const { words } = used
     const head = words[(base + ELEM_ID) >>> 2] ?? used.le32(ELEM_ID, base)
     const writtenBytes = words[(base + ELEM_LEN) >>> 2] ?? used.le32(ELEM_LEN, base)
     // One that was only posted is none of the device's yet.
-    const isOut = head < this.size && (this.#postOf[head] as number) < this.#published
-    const owner = isOut ? this.#owners[head] : undefined
-    if (owner === undefined) return this.#break('split.used-id', base + ELEM_ID, head, this.size - 1)
-    this.#nextUsed = (next + 1) & 0xffff
-    const writable = this.#writable[head] as number
+    const isOut = head < this.size && (this.postOf[head] as number) < this.published
+    const owner = isOut ? this.owners[head] : undefined
+    if (owner === undefined) return this.break('split.used-id', base + ELEM_ID, head, this.size - 1)
+    this.nextUsed = (next + 1) & 0xffff
+    const writable = this.writable[head] as number
     const isWithin = writtenBytes <= writable
-    if (!isWithin) this.#report('split.used-length', base + ELEM_LEN, writtenBytes, writable)
-    this.#release(head)
-    const reaped = this.#reaped
+    if (!isWithin) this.report('split.used-length', base + ELEM_LEN, writtenBytes, writable)
+    this.release(head)
+    const reaped = this.reaped
     reaped.owner = owner
     reaped.writtenBytes = isWithin ? writtenBytes : writable
     return reaped as Reaped<T>
@@ -232,15 +232,15 @@ export class DriverRing<T extends object> {
 
   /** Asks for no interrupts until `rearm`; a wish, not a promise of the device's. */
   disarm(): void {
-    if (!this.#eventIdx) this.#available.putLe16(AVAIL_FLAGS, NO_INTERRUPT)
+    if (!this.eventIdx) this.available.putLe16(AVAIL_FLAGS, NO_INTERRUPT)
   }
 
   /** Asks to be interrupted again; true when more came back meanwhile, and the caller goes on reaping. */
   rearm(): boolean {
-    if (this.#broken) return false
-    if (this.#eventIdx) this.#available.storeIndex(EVENT, this.#nextUsed, this.#usedEvent)
-    else this.#available.storeIndex(AVAIL_FLAGS, 0)
-    return this.#used.loadIndex(USED_IDX) !== this.#nextUsed
+    if (this.isBroken) return false
+    if (this.eventIdx) this.available.storeIndex(EVENT, this.nextUsed, this.usedEvent)
+    else this.available.storeIndex(AVAIL_FLAGS, 0)
+    return this.used.loadIndex(USED_IDX) !== this.nextUsed
   }
 
   /**
@@ -248,35 +248,35 @@ export class DriverRing<T extends object> {
    * touch their buffers any more.
    */
   drain(): T[] {
-    this.#broken = true
+    this.isBroken = true
     const owners: T[] = []
     for (let head = 0; head < this.size; head++) {
-      const owner = this.#owners[head]
+      const owner = this.owners[head]
       if (owner === undefined) continue
       owners.push(owner)
-      this.#release(head)
+      this.release(head)
     }
     return owners
   }
 
   /** Looks whether more came back. False: nothing did, or nothing that can be believed. */
-  #look(): boolean {
-    const seen = this.#used.loadIndex(USED_IDX)
-    const ahead = (seen - this.#nextUsed) & 0xffff
+  private look(): boolean {
+    const seen = this.used.loadIndex(USED_IDX)
+    const ahead = (seen - this.nextUsed) & 0xffff
     if (ahead === 0) return false
-    const shown = this.#outstanding - (this.#posted - this.#published)
-    if (!(ahead <= shown)) return this.#break('split.used-leap', USED_IDX, ahead, shown) !== null
-    this.#seenUsed = seen
+    const shown = this.outCount - (this.posted - this.published)
+    if (!(ahead <= shown)) return this.break('split.used-leap', USED_IDX, ahead, shown) !== null
+    this.seenUsed = seen
     return true
   }
 
-  #fillDirect(segments: Segments): void {
+  private fillDirect(segments: Segments): void {
     const { count, readableCount, addresses, lengths } = segments
-    const table = this.#descriptors
+    const table = this.descriptors
     const { words } = table
-    const free = this.#free
-    const link = this.#link
-    let top = this.#freeCount - 1
+    const free = this.free
+    const link = this.link
+    let top = this.freeCount - 1
     let index = free[top] as number
     for (let i = 0; i < count; i++) {
       let flagsAndNext = i < readableCount ? 0 : WRITE
@@ -290,48 +290,48 @@ export class DriverRing<T extends object> {
       link[index] = next
       index = next
     }
-    this.#freeCount = top
+    this.freeCount = top
   }
 
-  #fillIndirect(tables: Window, head: number, segments: Segments): void {
+  private fillIndirect(tables: Window, head: number, segments: Segments): void {
     const { count, readableCount, addresses, lengths } = segments
     const { words } = tables
-    const first = head * this.#indirectSegments
+    const first = head * this.indirectSegments
     for (let i = 0; i < count; i++) {
       let flagsAndNext = i < readableCount ? 0 : WRITE
       if (i < count - 1) flagsAndNext |= NEXT | ((i + 1) << 16)
       const at = (first + i) * DESC_WORDS
       describe(tables, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)
     }
-    this.#freeCount--
-    this.#link[head] = NOT_OUT
-    const table = this.#descriptors
-    const address = this.#indirectAt + first * DESC_BYTES
+    this.freeCount--
+    this.link[head] = NOT_OUT
+    const table = this.descriptors
+    const address = this.indirectAt + first * DESC_BYTES
     describe(table, table.words, head * DESC_WORDS, address, count * DESC_BYTES, INDIRECT)
   }
 
-  #release(head: number): void {
-    this.#owners[head] = undefined
-    this.#outstanding--
-    const free = this.#free
-    const link = this.#link
-    let count = this.#freeCount
+  private release(head: number): void {
+    this.owners[head] = undefined
+    this.outCount--
+    const free = this.free
+    const link = this.link
+    let count = this.freeCount
     for (let index = head; index !== NOT_OUT; ) {
       free[count++] = index
       index = link[index] as number
     }
-    this.#freeCount = count
+    this.freeCount = count
   }
 
   /** `offset` of the offending value in the used ring. */
-  #report(rule: RequirementId, offset: number, seen: number, expected: number): void {
+  private report(rule: RequirementId, offset: number, seen: number, expected: number): void {
     const at = this.place.device + offset
-    this.#violated({ rule, side: 'device', queue: this.#queue, at, seen, expected })
+    this.violated({ rule, side: 'device', queue: this.queue, at, seen, expected })
   }
 
-  #break(rule: RequirementId, offset: number, seen: number, expected: number): null {
-    this.#broken = true
-    this.#report(rule, offset, seen, expected)
+  private break(rule: RequirementId, offset: number, seen: number, expected: number): null {
+    this.isBroken = true
+    this.report(rule, offset, seen, expected)
     return null
   }
 }

@@ -23,7 +23,8 @@ import {
   VirtqUsed,
   VirtqUsedElem,
 } from '../../protocol/virtio/ring.ts'
-import { Cursor, Window } from '../../protocol/window.ts'
+import type { Window } from '../../protocol/window.ts'
+import { Cursor } from '../../protocol/window.ts'
 import { Chain } from './chain.ts'
 import { placeInvalid } from './queue-place.ts'
 import type { DeviceRing, RingCare, RingJournal, RingListener } from './ring.ts'
@@ -57,8 +58,6 @@ const AVAIL_RING_HALF = AVAIL_RING / 2
 const TWO_32 = 0x1_0000_0000
 const WORD_MAX = 0xffff_ffff
 
-const NOWHERE = new Window()
-
 /** VIRTIO 1.2 section 2.7.5.2. One more than a used length can say. */
 const CHAIN_BYTES_MAX = 0x1_0000_0000
 
@@ -85,68 +84,69 @@ export interface SplitRingSetup {
  * All index arithmetic is modulo 65536.
  */
 export class SplitRing implements DeviceRing {
-  // Fields begin as what they will be: a number that was undefined first is checked at every use ever after.
-  readonly #dma: DmaSpace
-  readonly #queue: number = 0
-  readonly #size: number = 0
-  readonly #place: QueuePlace
-  readonly #indirect: boolean = false
-  readonly #eventIdx: boolean = false
-  readonly #listener: RingListener
-  readonly #journal: RingJournal | null = null
-  readonly #polled: boolean = false
-  readonly #descriptors: Window = NOWHERE
-  readonly #available: Window = NOWHERE
-  readonly #used: Window = NOWHERE
+  // Private by declaration, and set once, in the constructor: only that is a constant to the optimizer, and a
+  // name with a # takes twice the code at every use, of which only so much is inlined.
+  private readonly dma: DmaSpace
+  private readonly queue: number
+  readonly size: number
+  private readonly place: QueuePlace
+  private readonly indirect: boolean
+  private readonly eventIdx: boolean
+  private readonly listener: RingListener
+  private readonly journal: RingJournal | null
+  private readonly polled: boolean
+  private readonly descriptors: Window
+  private readonly available: Window
+  private readonly used: Window
   /** Re-pointed at each indirect table. */
-  readonly #table: Cursor = new Cursor()
+  private readonly table: Cursor = new Cursor()
   /** A descriptor that was read field by field. */
-  readonly #fetched: Uint32Array<ArrayBuffer> = new Uint32Array(4)
-  readonly #usedEvent: number = 0
-  readonly #availEvent: number = 0
+  private readonly fetched: Uint32Array<ArrayBuffer> = new Uint32Array(4)
+  private readonly usedEvent: number
+  private readonly availEvent: number
   /** By head: its chain, live while its token is out. Made when a head is first seen. */
-  readonly #chains: (Chain | undefined)[] = []
-  #outCount = 0
-  /** Heads to be taken again. Until they have been, `#seen` stays `#next`: nothing new is taken before. */
-  #retake: number[] = []
+  private readonly chains: (Chain | undefined)[]
+  private outCount = 0
+  /** Heads to be taken again. Until they have been, `seenAvail` stays `nextAvail`: nothing new is taken before. */
+  private retake: number[]
   /** Next available entry to take, and the published index as last seen. */
-  #next = 0
-  #seen = 0
+  private nextAvail: number
+  private seenAvail: number
   /** Next used entry to write, and the index as last published. */
-  #filled = 0
-  #published = 0
-  #quiet = false
-  #taken = 0
-  #broken = false
+  private filled: number
+  private published: number
+  private quiet: boolean
+  private taken = 0
+  private isBroken = false
 
   private constructor(setup: SplitRingSetup, descriptors: Window, available: Window, used: Window) {
     const { size } = setup.place
-    this.#dma = setup.dma
-    this.#queue = setup.queue
-    this.#size = size
-    this.#place = setup.place
-    this.#indirect = setup.indirect
-    this.#eventIdx = setup.eventIdx
-    this.#listener = setup.listener
-    this.#journal = setup.care?.journal ?? null
-    this.#polled = setup.care?.polled ?? false
-    this.#descriptors = descriptors
-    this.#available = available
-    this.#used = used
-    this.#usedEvent = usedEventBase(size)
-    this.#availEvent = availEventBase(size)
-    this.#chains = new Array<Chain | undefined>(size).fill(undefined)
-    this.#retake = [...setup.retake]
-    this.#next = setup.position.available
-    this.#seen = setup.position.available
-    this.#filled = setup.position.used
-    this.#published = setup.position.used
-    this.#quiet = this.#polled
+    this.dma = setup.dma
+    this.queue = setup.queue
+    this.size = size
+    this.place = setup.place
+    this.indirect = setup.indirect
+    this.eventIdx = setup.eventIdx
+    this.listener = setup.listener
+    this.journal = setup.care?.journal ?? null
+    this.polled = setup.care?.polled ?? false
+    this.descriptors = descriptors
+    this.available = available
+    this.used = used
+    this.usedEvent = usedEventBase(size)
+    this.availEvent = availEventBase(size)
+    this.chains = new Array<Chain | undefined>(size).fill(undefined)
+    this.retake = [...setup.retake]
+    this.nextAvail = setup.position.available
+    this.seenAvail = setup.position.available
+    this.filled = setup.position.used
+    this.published = setup.position.used
+    this.quiet = this.polled
     // Asks never to be notified: with EVENT_IDX that is an entry long past, so once in 65,536.
-    if (!this.#polled) return
-    if (this.#eventIdx) used.storeIndex(EVENT, (this.#next - 1) & 0xffff, this.#availEvent)
+    if (!this.polled) return
+    if (this.eventIdx) used.storeIndex(EVENT, (this.nextAvail - 1) & 0xffff, this.availEvent)
     else used.storeIndex(USED_FLAGS, NO_NOTIFY)
-    this.#dma.wrote(gpa(this.#place.device), usedRingBytes(size))
+    this.dma.wrote(gpa(this.place.device), usedRingBytes(size))
   }
 
   /** Checks the areas and starts; a refusal says which rule the driver broke. */
@@ -164,140 +164,136 @@ export class SplitRing implements DeviceRing {
   }
 
   get inFlight(): number {
-    return this.#outCount
+    return this.outCount
   }
 
   get broken(): boolean {
-    return this.#broken
-  }
-
-  get size(): number {
-    return this.#size
+    return this.isBroken
   }
 
   /** @throws when completions are not published: whoever resumes would never show them to the driver. */
   position(): RingPosition {
-    if (this.#filled !== this.#published) throw new Error(`queue ${this.#queue}: completions are unpublished`)
-    return { available: this.#next, used: this.#filled }
+    if (this.filled !== this.published) throw new Error(`queue ${this.queue}: completions are unpublished`)
+    return { available: this.nextAvail, used: this.filled }
   }
 
   /** Heads whose tokens are out, oldest first. */
   headsOut(): number[] {
-    const out = this.#chains.filter((chain): chain is Chain => chain?.live === true)
+    const out = this.chains.filter((chain): chain is Chain => chain?.live === true)
     // Nothing new is taken while something waits to be taken again, so what waits is the youngest.
-    return [...out.sort((a, b) => a.id - b.id).map(({ head }) => head), ...this.#retake]
+    return [...out.sort((a, b) => a.id - b.id).map(({ head }) => head), ...this.retake]
   }
 
   next(): Chain | null {
     // Malformed chains are passed over, but no more of them in one call than a ring holds.
-    for (let left = this.#size; left > 0; left--) {
+    for (let left = this.size; left > 0; left--) {
       let retaken = false
-      if (this.#next === this.#seen) {
-        if (!this.#look()) return null
-        retaken = this.#retake.length > 0
+      if (this.nextAvail === this.seenAvail) {
+        if (!this.look()) return null
+        retaken = this.retake.length > 0
       }
-      const head = retaken ? (this.#retake.shift() as number) : this.#takeHead()
-      if (!(head < this.#size)) return this.#distrust(head, retaken)
-      const chain = this.#chains[head] ?? this.#chainOf(head)
-      if (chain.live) return this.#distrust(head, retaken)
-      if (this.#journal !== null) this.#journal.took(head)
-      if (this.#walk(chain)) {
-        const id = this.#taken + 1
-        this.#taken = id
-        this.#outCount++
+      const head = retaken ? (this.retake.shift() as number) : this.takeHead()
+      if (!(head < this.size)) return this.distrust(head, retaken)
+      const chain = this.chains[head] ?? this.chainOf(head)
+      if (chain.live) return this.distrust(head, retaken)
+      if (this.journal !== null) this.journal.took(head)
+      if (this.walk(chain)) {
+        const id = this.taken + 1
+        this.taken = id
+        this.outCount++
         chain.id = id
         chain.live = true
         return chain
       }
-      this.#use(head, 0)
+      this.use(head, 0)
     }
     return null
   }
 
   complete(chain: Chain, writtenBytes: number): void {
     if (!(writtenBytes <= chain.writableBytes)) {
-      throw new Error(`queue ${this.#queue}: ${writtenBytes} bytes written into ${chain.writableBytes}`)
+      throw new Error(`queue ${this.queue}: ${writtenBytes} bytes written into ${chain.writableBytes}`)
     }
-    this.#spend(chain)
-    this.#use(chain.head, writtenBytes)
-    if (this.#dma.log !== null) this.#logWritten(chain, writtenBytes)
+    this.spend(chain)
+    this.use(chain.head, writtenBytes)
+    if (this.dma.log !== null) this.logWritten(chain, writtenBytes)
   }
 
   abandon(chain: Chain): void {
-    this.#spend(chain)
+    this.spend(chain)
   }
 
   publish(): boolean {
-    const before = this.#published
-    const now = this.#filled
+    const before = this.published
+    const now = this.filled
     if (now === before) return false
-    this.#published = now
-    if (this.#journal !== null) this.#journal.publishing()
-    this.#used.storeIndex(USED_IDX, now)
-    if (this.#journal !== null) this.#journal.published(now)
-    if (this.#dma.log !== null) this.#logUsed(0, USED_BYTES)
-    if (!this.#eventIdx) return (this.#available.loadIndex(AVAIL_FLAGS) & NO_INTERRUPT) === 0
-    return needEvent(this.#available.loadIndex(EVENT, this.#usedEvent), now, before)
+    this.published = now
+    if (this.journal !== null) this.journal.publishing()
+    this.used.storeIndex(USED_IDX, now)
+    if (this.journal !== null) this.journal.published(now)
+    if (this.dma.log !== null) this.logUsed(0, USED_BYTES)
+    if (!this.eventIdx) return (this.available.loadIndex(AVAIL_FLAGS) & NO_INTERRUPT) === 0
+    return needEvent(this.available.loadIndex(EVENT, this.usedEvent), now, before)
   }
 
   rearm(): boolean {
-    if (this.#broken) return false
-    if (this.#polled) return this.#retake.length > 0 || this.#available.loadIndex(AVAIL_IDX) !== this.#next
-    this.#quiet = false
-    if (this.#eventIdx) {
-      this.#used.storeIndex(EVENT, this.#next, this.#availEvent)
-      if (this.#dma.log !== null) this.#logUsed(this.#availEvent, EVENT_BYTES)
+    if (this.isBroken) return false
+    if (this.polled) return this.retake.length > 0 || this.available.loadIndex(AVAIL_IDX) !== this.nextAvail
+    this.quiet = false
+    if (this.eventIdx) {
+      this.used.storeIndex(EVENT, this.nextAvail, this.availEvent)
+      if (this.dma.log !== null) this.logUsed(this.availEvent, EVENT_BYTES)
     } else {
-      this.#used.storeIndex(USED_FLAGS, 0)
-      if (this.#dma.log !== null) this.#logUsed(0, USED_BYTES)
+      this.used.storeIndex(USED_FLAGS, 0)
+      if (this.dma.log !== null) this.logUsed(0, USED_BYTES)
     }
-    return this.#available.loadIndex(AVAIL_IDX) !== this.#next || this.#retake.length > 0
+    return this.available.loadIndex(AVAIL_IDX) !== this.nextAvail || this.retake.length > 0
   }
 
   /** Looks whether there is more to take. False: nothing new, or nothing that can be trusted. */
-  #look(): boolean {
-    if (this.#broken) return false
-    if (this.#retake.length > 0) return true
-    const seen = this.#available.loadIndex(AVAIL_IDX)
-    const ahead = (seen - this.#next) & 0xffff
+  private look(): boolean {
+    if (this.isBroken) return false
+    if (this.retake.length > 0) return true
+    const seen = this.available.loadIndex(AVAIL_IDX)
+    const ahead = (seen - this.nextAvail) & 0xffff
     if (ahead === 0) return false
-    if (!(ahead <= this.#size)) {
-      this.#broken = true
-      return this.#refuse('split.available-leap', this.#place.driver + AVAIL_IDX, ahead, this.#size)
+    if (!(ahead <= this.size)) {
+      this.isBroken = true
+      return this.refuse('split.available-leap', this.place.driver + AVAIL_IDX, ahead, this.size)
     }
-    this.#seen = seen
-    if (!this.#quiet && !this.#eventIdx) {
-      this.#quiet = true
-      this.#used.storeIndex(USED_FLAGS, NO_NOTIFY)
-      if (this.#dma.log !== null) this.#logUsed(0, USED_BYTES)
+    this.seenAvail = seen
+    if (!this.quiet && !this.eventIdx) {
+      this.quiet = true
+      this.used.storeIndex(USED_FLAGS, NO_NOTIFY)
+      if (this.dma.log !== null) this.logUsed(0, USED_BYTES)
     }
     return true
   }
 
-  #chainOf(head: number): Chain {
+  private chainOf(head: number): Chain {
     const chain = new Chain(head)
-    this.#chains[head] = chain
+    this.chains[head] = chain
     return chain
   }
 
   /** The head in the next available entry, unchecked. */
-  #takeHead(): number {
-    const next = this.#next
-    this.#next = (next + 1) & 0xffff
-    const slot = next & (this.#size - 1)
-    const available = this.#available
+  private takeHead(): number {
+    const next = this.nextAvail
+    this.nextAvail = (next + 1) & 0xffff
+    const slot = next & (this.size - 1)
+    const available = this.available
     return available.halves[AVAIL_RING_HALF + slot] ?? available.le16(AVAIL_RING, slot * 2)
   }
 
   /** A head that names no chain: there is no token to give back, so the ring waits for a reset. */
-  #distrust(head: number, retaken: boolean): null {
-    const slot = (this.#next - 1) & (this.#size - 1)
-    const at = retaken ? null : this.#place.driver + AVAIL_RING + slot * 2
-    this.#broken = true
-    this.#seen = this.#next
-    this.#retake = []
-    if (head < this.#size) this.#refuse('split.head-in-flight', at, head, 0)
-    else this.#refuse('split.head-range', at, head, this.#size - 1)
+  private distrust(head: number, retaken: boolean): null {
+    const slot = (this.nextAvail - 1) & (this.size - 1)
+    const at = retaken ? null : this.place.driver + AVAIL_RING + slot * 2
+    this.isBroken = true
+    this.seenAvail = this.nextAvail
+    this.retake = []
+    if (head < this.size) this.refuse('split.head-in-flight', at, head, 0)
+    else this.refuse('split.head-range', at, head, this.size - 1)
     return null
   }
 
@@ -307,15 +303,15 @@ export class SplitRing implements DeviceRing {
    * One function with locals, because an address handed to a call that is not inlined is boxed: that alone
    * costs more than the walk. What is refused leaves through small functions.
    */
-  #walk(chain: Chain): boolean {
+  private walk(chain: Chain): boolean {
     const { addresses, lengths } = chain
-    const size = this.#size
-    const { plainBase, plainEnd } = this.#dma
-    let table = this.#descriptors
-    let words = table.words.length > 0 ? table.words : this.#fetched
+    const size = this.size
+    const { plainBase, plainEnd } = this.dma
+    let table = this.descriptors
+    let words = table.words.length > 0 ? table.words : this.fetched
     let tableBase = 0
     // What makes an address of a base in the table.
-    let toAddress = this.#place.descriptors
+    let toAddress = this.place.descriptors
     let limit = size
     let indirect = false
     let index = chain.head
@@ -326,18 +322,18 @@ export class SplitRing implements DeviceRing {
     // One budget for the whole request. It counts buffers, so a table of exactly a queue size fits.
     for (let budget = size; ; ) {
       const base = tableBase + index * DESC_BYTES
-      if (budget === 0) return this.#refuse('split.chain-length', base + toAddress, size + 1, size)
-      const at = words === this.#fetched ? this.#fetch(table, base) : base >>> 2
+      if (budget === 0) return this.refuse('split.chain-length', base + toAddress, size + 1, size)
+      const at = words === this.fetched ? this.fetch(table, base) : base >>> 2
       const high = words[at + 1] as number
       const addr = high === 0 ? (words[at] as number) : (words[at] as number) + high * TWO_32
       const len = words[at + 2] as number
       const flagsAndNext = words[at + 3] as number
       if ((flagsAndNext & INDIRECT) !== 0) {
-        if (!this.#enter(indirect, addr, len, flagsAndNext & 0xffff)) return false
-        table = this.#table.window
-        tableBase = this.#table.base
+        if (!this.enter(indirect, addr, len, flagsAndNext & 0xffff)) return false
+        table = this.table.window
+        tableBase = this.table.base
         // A table may lie anywhere, also where no word begins.
-        words = (tableBase >>> 2) * 4 === tableBase && table.words.length > 0 ? table.words : this.#fetched
+        words = (tableBase >>> 2) * 4 === tableBase && table.words.length > 0 ? table.words : this.fetched
         toAddress = addr - tableBase
         limit = len / DESC_BYTES
         index = 0
@@ -347,13 +343,13 @@ export class SplitRing implements DeviceRing {
       budget--
       // An empty buffer is legal and carries nothing.
       if (len > 0) {
-        if (!(addr >= plainBase && len <= plainEnd - addr) && !this.#dma.reaches(gpa(addr), len)) {
-          return this.#refuse('split.buffer-backed', addr, len, this.#dma.memory.end)
+        if (!(addr >= plainBase && len <= plainEnd - addr) && !this.dma.reaches(gpa(addr), len)) {
+          return this.refuse('split.buffer-backed', addr, len, this.dma.memory.end)
         }
         if ((flagsAndNext & WRITE) !== 0) writableBytes += len
         else if (writableBytes > 0) {
           const flags = flagsAndNext & 0xffff
-          return this.#refuse('split.readable-after-writable', base + toAddress, flags, WRITE)
+          return this.refuse('split.readable-after-writable', base + toAddress, flags, WRITE)
         } else {
           readableBytes += len
           readableCount++
@@ -364,11 +360,11 @@ export class SplitRing implements DeviceRing {
       }
       if ((flagsAndNext & NEXT) === 0) break
       index = flagsAndNext >>> 16
-      if (!(index < limit)) return this.#refuse('split.next-range', base + toAddress, index, limit - 1)
+      if (!(index < limit)) return this.refuse('split.next-range', base + toAddress, index, limit - 1)
     }
     if (!(readableBytes + writableBytes <= CHAIN_BYTES_MAX)) {
       const at = toAddress + tableBase
-      return this.#refuse('split.chain-bytes', at, readableBytes + writableBytes, CHAIN_BYTES_MAX)
+      return this.refuse('split.chain-bytes', at, readableBytes + writableBytes, CHAIN_BYTES_MAX)
     }
     chain.count = count
     chain.readableCount = readableCount
@@ -378,8 +374,8 @@ export class SplitRing implements DeviceRing {
   }
 
   /** Reads a descriptor where it cannot be read by words, each field once; it begins at the word returned. */
-  #fetch(table: Window, base: number): number {
-    const fetched = this.#fetched
+  private fetch(table: Window, base: number): number {
+    const fetched = this.fetched
     const addr = table.le64(DESC_ADDR, base)
     // The last addresses there are have been rounded up to 2^64.
     const high = Math.min(Math.floor(addr / TWO_32), WORD_MAX)
@@ -391,58 +387,58 @@ export class SplitRing implements DeviceRing {
   }
 
   /** Checks an indirect descriptor and points the table window at what it names. */
-  #enter(nested: boolean, at: number, len: number, flags: number): boolean {
-    if (!this.#indirect) return this.#refuse('split.indirect-not-negotiated', at, flags, 0)
-    if (nested) return this.#refuse('split.indirect-nested', at, flags, 0)
-    if ((flags & NEXT) !== 0) return this.#refuse('split.indirect-with-next', at, flags, INDIRECT)
-    if (len === 0 || len % DESC_BYTES !== 0 || !(len / DESC_BYTES <= this.#size)) {
-      return this.#refuse('split.indirect-length', at, len, this.#size * DESC_BYTES)
+  private enter(nested: boolean, at: number, len: number, flags: number): boolean {
+    if (!this.indirect) return this.refuse('split.indirect-not-negotiated', at, flags, 0)
+    if (nested) return this.refuse('split.indirect-nested', at, flags, 0)
+    if ((flags & NEXT) !== 0) return this.refuse('split.indirect-with-next', at, flags, INDIRECT)
+    if (len === 0 || len % DESC_BYTES !== 0 || !(len / DESC_BYTES <= this.size)) {
+      return this.refuse('split.indirect-length', at, len, this.size * DESC_BYTES)
     }
-    if (!this.#dma.point(this.#table, gpa(at), len)) {
-      return this.#refuse('split.indirect-backed', at, len, this.#dma.memory.end)
+    if (!this.dma.point(this.table, gpa(at), len)) {
+      return this.refuse('split.indirect-backed', at, len, this.dma.memory.end)
     }
     return true
   }
 
-  #use(head: number, writtenBytes: number): void {
-    const base = (this.#filled & (this.#size - 1)) * ELEM_BYTES + USED_RING
+  private use(head: number, writtenBytes: number): void {
+    const base = (this.filled & (this.size - 1)) * ELEM_BYTES + USED_RING
     const len = Math.min(writtenBytes, WORD_MAX)
-    const { words } = this.#used
+    const { words } = this.used
     if (words.length > 0) {
       words[(base + ELEM_ID) >>> 2] = head
       words[(base + ELEM_LEN) >>> 2] = len
-    } else this.#useApart(head, len, base)
-    if (this.#dma.log !== null) this.#logUsed(base, ELEM_BYTES)
-    this.#filled = (this.#filled + 1) & 0xffff
-    if (this.#journal !== null) this.#journal.used(head)
+    } else this.useApart(head, len, base)
+    if (this.dma.log !== null) this.logUsed(base, ELEM_BYTES)
+    this.filled = (this.filled + 1) & 0xffff
+    if (this.journal !== null) this.journal.used(head)
   }
 
-  #useApart(head: number, len: number, base: number): void {
-    this.#used.putLe32(ELEM_ID, head, base)
-    this.#used.putLe32(ELEM_LEN, len, base)
+  private useApart(head: number, len: number, base: number): void {
+    this.used.putLe32(ELEM_ID, head, base)
+    this.used.putLe32(ELEM_LEN, len, base)
   }
 
-  #spend(chain: Chain): void {
-    if (!chain.live) throw new Error(`queue ${this.#queue}: the token of head ${chain.head} was spent before`)
+  private spend(chain: Chain): void {
+    if (!chain.live) throw new Error(`queue ${this.queue}: the token of head ${chain.head} was spent before`)
     chain.live = false
-    this.#outCount--
+    this.outCount--
   }
 
-  #logUsed(offset: number, lengthBytes: number): void {
-    this.#dma.wrote(gpa(this.#place.device + offset), lengthBytes)
+  private logUsed(offset: number, lengthBytes: number): void {
+    this.dma.wrote(gpa(this.place.device + offset), lengthBytes)
   }
 
-  #logWritten(chain: Chain, writtenBytes: number): void {
+  private logWritten(chain: Chain, writtenBytes: number): void {
     let left = writtenBytes
     for (let i = chain.readableCount; i < chain.count && left > 0; i++) {
       const here = Math.min(left, chain.lengths[i] ?? 0)
-      this.#dma.wrote(gpa(chain.addresses[i] ?? 0), here)
+      this.dma.wrote(gpa(chain.addresses[i] ?? 0), here)
       left -= here
     }
   }
 
-  #refuse(rule: RequirementId, at: number | null, seen: number, expected: number): false {
-    this.#listener.violated({ rule, side: 'driver', queue: this.#queue, at, seen, expected })
+  private refuse(rule: RequirementId, at: number | null, seen: number, expected: number): false {
+    this.listener.violated({ rule, side: 'driver', queue: this.queue, at, seen, expected })
     return false
   }
 }

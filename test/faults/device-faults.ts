@@ -13,8 +13,8 @@ const RING = 'host/virtio/split-ring.ts'
 const FRESH = 'this.#state = fresh(this.#device.queueSizes.length)\n      this.#traceStatus()'
 const NOT_OFFERED = 'if (extra !== 0n) {'
 const PUBLISHED_BY_FLAGS =
-  'if (!this.#eventIdx) return (this.#available.loadIndex(AVAIL_FLAGS) & NO_INTERRUPT) === 0'
-const PUBLISHED_BY_EVENT = 'return needEvent(this.#available.loadIndex(EVENT, this.#usedEvent), now, before)'
+  'if (!this.eventIdx) return (this.available.loadIndex(AVAIL_FLAGS) & NO_INTERRUPT) === 0'
+const PUBLISHED_BY_EVENT = 'return needEvent(this.available.loadIndex(EVENT, this.usedEvent), now, before)'
 const READ_ONLY = "if (!reading && rules.facts.readOnly) return refused('block.read-only', this.type, 0)"
 const OFFERS_FLUSH = '    BlkFeature.FLUSH.bit,\n'
 
@@ -119,20 +119,20 @@ export const deviceFaults: readonly Fault[] = [
   fault(
     'split.device.desc-table.4',
     RING,
-    'const { words } = this.#used\n',
-    'const { words } = this.#used\n    this.#descriptors.fill(0xff, head * 16 + 8, 4)\n',
+    'const { words } = this.used\n',
+    'const { words } = this.used\n    this.descriptors.fill(0xff, head * 16 + 8, 4)\n',
   ),
   fault(
     'split.device.indirect.1',
     RING,
-    "if ((flags & NEXT) !== 0) return this.#refuse('split.indirect-with-next'",
-    "if ((flags & (NEXT | WRITE)) !== 0) return this.#refuse('split.indirect-with-next'",
+    "if ((flags & NEXT) !== 0) return this.refuse('split.indirect-with-next'",
+    "if ((flags & (NEXT | WRITE)) !== 0) return this.refuse('split.indirect-with-next'",
   ),
   fault(
     'split.device.indirect.2',
     RING,
-    'if (!this.#enter(indirect, addr, len, flagsAndNext & 0xffff)) return false',
-    'if (count > 0 || !this.#enter(indirect, addr, len, flagsAndNext & 0xffff)) return false',
+    'if (!this.enter(indirect, addr, len, flagsAndNext & 0xffff)) return false',
+    'if (count > 0 || !this.enter(indirect, addr, len, flagsAndNext & 0xffff)) return false',
   ),
   fault(
     'split.device.used-ring.2',
@@ -143,48 +143,48 @@ export const deviceFaults: readonly Fault[] = [
   fault(
     'split.device.used-ring.1',
     RING,
-    'const base = (this.#filled & (this.#size - 1)) * ELEM_BYTES + USED_RING',
-    'const base = ((this.#filled + 1) & (this.#size - 1)) * ELEM_BYTES + USED_RING',
+    'const base = (this.filled & (this.size - 1)) * ELEM_BYTES + USED_RING',
+    'const base = ((this.filled + 1) & (this.size - 1)) * ELEM_BYTES + USED_RING',
   ),
   // Notifications.
   fault('split.device.used-notify-suppress.1', RING, PUBLISHED_BY_FLAGS, ''),
-  fault('split.device.used-notify-suppress.2', RING, PUBLISHED_BY_FLAGS, 'if (!this.#eventIdx) return true'),
+  fault('split.device.used-notify-suppress.2', RING, PUBLISHED_BY_FLAGS, 'if (!this.eventIdx) return true'),
   fault(
     'split.device.used-notify-suppress.3',
     RING,
     PUBLISHED_BY_FLAGS,
-    'if (!this.#eventIdx) return (this.#available.loadIndex(AVAIL_FLAGS) & NO_INTERRUPT) !== 0',
+    'if (!this.eventIdx) return (this.available.loadIndex(AVAIL_FLAGS) & NO_INTERRUPT) !== 0',
   ),
   fault(
     'split.device.used-notify-suppress.4',
     RING,
     PUBLISHED_BY_EVENT,
-    `if ((this.#available.loadIndex(AVAIL_FLAGS) & NO_INTERRUPT) !== 0) return false\n    ${PUBLISHED_BY_EVENT}`,
+    `if ((this.available.loadIndex(AVAIL_FLAGS) & NO_INTERRUPT) !== 0) return false\n    ${PUBLISHED_BY_EVENT}`,
   ),
   fault(
     'split.device.used-notify-suppress.5',
     RING,
     PUBLISHED_BY_EVENT,
-    'return needEvent(this.#available.loadIndex(EVENT, this.#usedEvent) + 1, now, before)',
+    'return needEvent(this.available.loadIndex(EVENT, this.usedEvent) + 1, now, before)',
   ),
   fault('split.device.used-notify-suppress.6', RING, PUBLISHED_BY_EVENT, 'return true'),
   fault(
     'split.device.avail-notify-suppress.1',
     RING,
-    'this.#used.storeIndex(USED_FLAGS, 0)',
-    'this.#used.storeIndex(USED_FLAGS, 2)',
+    'this.used.storeIndex(USED_FLAGS, 0)',
+    'this.used.storeIndex(USED_FLAGS, 2)',
   ),
   fault(
     'split.device.avail-notify-suppress.3',
     RING,
-    'this.#used.storeIndex(EVENT, this.#next, this.#availEvent)',
-    'this.#used.storeIndex(USED_FLAGS, NO_NOTIFY)\n      this.#used.storeIndex(EVENT, this.#next, this.#availEvent)',
+    'this.used.storeIndex(EVENT, this.nextAvail, this.availEvent)',
+    'this.used.storeIndex(USED_FLAGS, NO_NOTIFY)\n      this.used.storeIndex(EVENT, this.nextAvail, this.availEvent)',
   ),
   fault(
     'split.device.avail-notify-suppress.5',
     RING,
     'if (ahead === 0) return false',
-    'if (ahead === 0) {\n      this.#broken = true\n      return false\n    }',
+    'if (ahead === 0) {\n      this.isBroken = true\n      return false\n    }',
   ),
   // The block device.
   fault('blk.device.init.1', CONFIG, OFFERS_FLUSH, ''),

@@ -14,8 +14,8 @@ const READS_OFFER = 'const offered = transport.offered()\n'
 const SETS_FAILED = 'transport.setStatus((transport.status() & 0xff) | Status.FAILED)'
 const IDENTIFIES = 'this.#get(Mmio.MagicValue) !== MMIO_MAGIC || this.#get(Mmio.Version) !== MMIO_VERSION'
 const KNOWN_CAUSES = 'const known = causes & (MmioInterrupt.USED_BUFFER | MmioInterrupt.CONFIGURATION)'
-const NOTIFIES_BY_FLAGS = 'if (!this.#eventIdx) return (this.#used.loadIndex(USED_FLAGS) & NO_NOTIFY) === 0'
-const NOTIFIES_BY_EVENT = 'return needEvent(this.#used.loadIndex(EVENT, this.#availEvent), now, before)'
+const NOTIFIES_BY_FLAGS = 'if (!this.eventIdx) return (this.used.loadIndex(USED_FLAGS) & NO_NOTIFY) === 0'
+const NOTIFIES_BY_EVENT = 'return needEvent(this.used.loadIndex(EVENT, this.availEvent), now, before)'
 const STATUS_ROOM = 'all.writable(gpa(this.#slotsAt + base + STATUS_AT), 1)'
 
 /** One defect of our block drivers for each clause. */
@@ -192,10 +192,10 @@ export const driverFaults: readonly Fault[] = [
   fault(
     'split.driver.avail-ring.1',
     RING,
-    'this.#available.storeIndex(AVAIL_IDX, now & 0xffff)',
-    'this.#available.storeIndex(AVAIL_IDX, now === 20 ? 3 : now)',
+    'this.available.storeIndex(AVAIL_IDX, now & 0xffff)',
+    'this.available.storeIndex(AVAIL_IDX, now === 20 ? 3 : now)',
   ),
-  fault('core.driver.cleanup.1', RING, 'this.#freeCount = top', 'this.#freeCount = top + 1'),
+  fault('core.driver.cleanup.1', RING, 'this.freeCount = top', 'this.freeCount = top + 1'),
   fault(
     'core.driver.cleanup.2',
     BLK,
@@ -206,14 +206,14 @@ export const driverFaults: readonly Fault[] = [
   fault(
     'split.driver.used-notify-suppress.1',
     RING,
-    'else this.#available.storeIndex(AVAIL_FLAGS, 0)',
-    'else this.#available.storeIndex(AVAIL_FLAGS, 2)',
+    'else this.available.storeIndex(AVAIL_FLAGS, 0)',
+    'else this.available.storeIndex(AVAIL_FLAGS, 2)',
   ),
   fault(
     'split.driver.used-notify-suppress.3',
     RING,
-    'if (this.#eventIdx) this.#available.storeIndex(EVENT, this.#nextUsed, this.#usedEvent)',
-    'if (this.#eventIdx) this.#available.storeIndex(AVAIL_FLAGS, NO_INTERRUPT)',
+    'if (this.eventIdx) this.available.storeIndex(EVENT, this.nextUsed, this.usedEvent)',
+    'if (this.eventIdx) this.available.storeIndex(AVAIL_FLAGS, NO_INTERRUPT)',
   ),
   fault(
     'split.driver.used-notify-suppress.5',
@@ -224,28 +224,28 @@ export const driverFaults: readonly Fault[] = [
   fault(
     'split.driver.avail-notify-suppress.1',
     RING,
-    'this.#postOf = new Float64Array(size)',
-    'this.#postOf = new Float64Array(size)\n    this.#used.putLe16(USED_FLAGS, NO_NOTIFY)',
+    'this.postOf = new Float64Array(size)',
+    'this.postOf = new Float64Array(size)\n    this.used.putLe16(USED_FLAGS, NO_NOTIFY)',
   ),
   fault('split.driver.avail-notify-suppress.2', RING, NOTIFIES_BY_FLAGS, ''),
-  fault('split.driver.avail-notify-suppress.3', RING, NOTIFIES_BY_FLAGS, 'if (!this.#eventIdx) return true'),
+  fault('split.driver.avail-notify-suppress.3', RING, NOTIFIES_BY_FLAGS, 'if (!this.eventIdx) return true'),
   fault(
     'split.driver.avail-notify-suppress.4',
     RING,
     NOTIFIES_BY_FLAGS,
-    'if (!this.#eventIdx) return (this.#used.loadIndex(USED_FLAGS) & NO_NOTIFY) !== 0',
+    'if (!this.eventIdx) return (this.used.loadIndex(USED_FLAGS) & NO_NOTIFY) !== 0',
   ),
   fault(
     'split.driver.avail-notify-suppress.5',
     RING,
     NOTIFIES_BY_EVENT,
-    `if ((this.#used.loadIndex(USED_FLAGS) & NO_NOTIFY) !== 0) return false\n    ${NOTIFIES_BY_EVENT}`,
+    `if ((this.used.loadIndex(USED_FLAGS) & NO_NOTIFY) !== 0) return false\n    ${NOTIFIES_BY_EVENT}`,
   ),
   fault(
     'split.driver.avail-notify-suppress.6',
     RING,
     NOTIFIES_BY_EVENT,
-    'return needEvent(this.#used.loadIndex(EVENT, this.#availEvent) + 1, now, before)',
+    'return needEvent(this.used.loadIndex(EVENT, this.availEvent) + 1, now, before)',
   ),
   fault('split.driver.avail-notify-suppress.7', RING, NOTIFIES_BY_EVENT, 'return true'),
   fault('mmio.driver.interrupt.1', MMIO, 'if (known !== 0) this.#put(Mmio.InterruptACK, known)', ''),
