@@ -1,7 +1,8 @@
 import type { CompletionPacket } from './kernel/completion-port.ts'
 import type { Kernel } from './kernel/kernel.ts'
 import { IO_STATUS_BLOCK } from './kernel/layout.ts'
-import { NtStatus, ntError, ntStatus, ntSuccess } from './kernel/nt-status.ts'
+import { NtStatus, ntError, ntSuccess } from './kernel/nt-status.ts'
+import { blockInformation, blockStatus, putBlockStatus } from './kernel/status-block.ts'
 import type { Waiting } from './kernel/thread.ts'
 
 /** How a request ended, as an application learns it. */
@@ -131,7 +132,7 @@ export class User {
       for (let slot = SLOTS - 1; slot >= 0; slot--) this.#free.push(this.#page + slot * SLOT_BYTES)
     }
     const iosb = this.#free.pop() ?? 0
-    if (iosb !== 0) this.kernel.mmWindow(iosb, SLOT_BYTES)?.putLe32(IO_STATUS_BLOCK.status, NtStatus.PENDING)
+    if (iosb !== 0) putBlockStatus(this.kernel.parts.space, iosb, NtStatus.PENDING)
     return iosb
   }
 
@@ -141,9 +142,10 @@ export class User {
 
   /** What the kernel wrote there; PENDING until it did. */
   readIosb(iosb: number): IoResult {
-    const window = this.kernel.mmWindow(iosb, SLOT_BYTES)
-    if (window === null) return { status: NtStatus.ACCESS_VIOLATION, information: 0 }
-    return resultOf(ntStatus(window.le32(IO_STATUS_BLOCK.status)), window.le64(IO_STATUS_BLOCK.information))
+    const { space } = this.kernel.parts
+    const status = blockStatus(space, iosb)
+    if (status === null) return { status: NtStatus.ACCESS_VIOLATION, information: 0 }
+    return resultOf(status, blockInformation(space, iosb) ?? 0)
   }
 }
 

@@ -118,6 +118,14 @@ export class AddressSpace {
     return frame < 0 ? null : gpa(frame * PAGE_BYTES + (at % PAGE_BYTES))
   }
 
+  /** Where the kernel has a range that lies within one page; -1 when it does not, or may not be used so. */
+  inPage(at: number, lengthBytes: number, write: boolean): number {
+    const offset = at % PAGE_BYTES
+    if (!(offset + lengthBytes <= PAGE_BYTES)) return -1
+    const frame = this.frameOf(at, write)
+    return frame < 0 ? -1 : frame * PAGE_BYTES + offset
+  }
+
   /** Whether every byte may be read, or written. */
   accessible(at: number, lengthBytes: number, write: boolean): boolean {
     if (!(at >= 0 && lengthBytes >= 0)) return false

@@ -1,8 +1,16 @@
 import type { Hal } from './hal.ts'
 import { Irql } from './irql.ts'
-import { type KernelMemory, KernelRecord } from './kernel-memory.ts'
+import { type KernelMemory, pointer, putPointer } from './kernel-memory.ts'
 import { KAPC } from './layout.ts'
-import { firstEntry, insertHead, insertTail, nextEntry, removeEntry, removeHead } from './list.ts'
+import {
+  firstEntry,
+  insertHead,
+  insertTail,
+  lastEntry,
+  previousEntry,
+  removeEntry,
+  removeHead,
+} from './list.ts'
 import { NtStatus } from './nt-status.ts'
 import type { Routine, RoutineTable } from './routine.ts'
 import type { Scheduler } from './scheduler.ts'
@@ -26,20 +34,19 @@ export interface ApcOptions {
   readonly context?: number
 }
 
-class Apc extends KernelRecord {
-  get kernelRoutine(): Routine<KernelApcRoutine> {
-    return this.window.le64(KAPC.kernelRoutine, this.at) as Routine<KernelApcRoutine>
-  }
-  get rundownRoutine(): Routine<RundownApcRoutine> {
-    return this.window.le64(KAPC.rundownRoutine, this.at) as Routine<RundownApcRoutine>
-  }
-  get normalRoutine(): Routine<NormalApcRoutine> {
-    return this.window.le64(KAPC.normalRoutine, this.at) as Routine<NormalApcRoutine>
-  }
-  get inserted(): boolean {
-    return this.window.u8(KAPC.inserted, this.at) !== 0
-  }
-}
+/** Where the fields lie, in words of the record. */
+const TYPE_AND_SIZE = KAPC.type / 4
+const THREAD = KAPC.thread / 4
+const KERNEL_ROUTINE = KAPC.kernelRoutine / 4
+const RUNDOWN_ROUTINE = KAPC.rundownRoutine / 4
+const NORMAL_ROUTINE = KAPC.normalRoutine / 4
+const NORMAL_CONTEXT = KAPC.normalContext / 4
+const ARGUMENT_1 = KAPC.systemArgument1 / 4
+const ARGUMENT_2 = KAPC.systemArgument2 / 4
+const MODE: number = KAPC.apcMode
+const INSERTED: number = KAPC.inserted
+const APC_LIST_ENTRY = KAPC.apcListEntry as number
+const APC_WORDS = KAPC.$size / 4
 
 /** Asynchronous procedure calls: work in the context of one thread. */
 export class ApcQueue {
@@ -57,16 +64,17 @@ export class ApcQueue {
 
   /** KeInitializeApc. */
   initialize(at: number, thread: Thread, options: ApcOptions): void {
-    const { window } = this.#memory
-    this.#memory.zero(at, KAPC.$size)
-    window.putU8(KAPC.type, APC_OBJECT, at)
-    window.putU8(KAPC.size, KAPC.$size, at)
-    window.putLe64(KAPC.thread, thread.at, at)
-    window.putLe64(KAPC.kernelRoutine, options.kernel, at)
-    window.putLe64(KAPC.rundownRoutine, options.rundown ?? 0, at)
-    window.putLe64(KAPC.normalRoutine, options.normal ?? 0, at)
-    window.putLe64(KAPC.normalContext, options.context ?? 0, at)
-    window.putU8(KAPC.apcMode, options.normal === undefined ? Mode.KERNEL : (options.mode ?? Mode.KERNEL), at)
+    const { words, bytes } = this.#memory
+    const word = at >>> 2
+    words.fill(0, word, word + APC_WORDS)
+    words[word + TYPE_AND_SIZE] = APC_OBJECT + KAPC.$size * 0x1_0000
+    words[word + THREAD] = thread.at
+    words[word + KERNEL_ROUTINE] = options.kernel
+    words[word + RUNDOWN_ROUTINE] = options.rundown ?? 0
+    if (options.normal === undefined) return
+    words[word + NORMAL_ROUTINE] = options.normal
+    putPointer(words, word + NORMAL_CONTEXT, options.context ?? 0)
+    bytes[at + MODE] = options.mode ?? Mode.KERNEL
   }
 
   /**
@@ -74,36 +82,36 @@ export class ApcQueue {
    * front of normal ones, behind other special ones.
    */
   insert(at: number, thread: Thread, argument1 = 0, argument2 = 0): boolean {
-    const { window } = this.#memory
-    if (window.u8(KAPC.inserted, at) !== 0 || thread.state === 'ended') return false
-    window.putLe64(KAPC.systemArgument1, argument1, at)
-    window.putLe64(KAPC.systemArgument2, argument2, at)
-    window.putU8(KAPC.inserted, 1, at)
-    const entry = at + KAPC.apcListEntry
-    if (window.u8(KAPC.apcMode, at) === Mode.USER) {
-      insertTail(window, thread.userApcs, entry)
+    const { words, bytes } = this.#memory
+    if (bytes[at + INSERTED] !== 0 || thread.state === 'ended') return false
+    putPointer(words, (at >>> 2) + ARGUMENT_1, argument1)
+    putPointer(words, (at >>> 2) + ARGUMENT_2, argument2)
+    bytes[at + INSERTED] = 1
+    const entry = at + APC_LIST_ENTRY
+    if (bytes[at + MODE] === Mode.USER) {
+      insertTail(this.#memory, thread.userApcs, entry)
       if (thread.state === 'waiting' && thread.alertable && thread.waitMode === Mode.USER) {
         this.#scheduler.unwait(thread, NtStatus.USER_APC)
       }
       return true
     }
-    if (window.le64(KAPC.normalRoutine, at) === 0) this.#insertSpecial(thread, entry)
-    else insertTail(window, thread.kernelApcs, entry)
+    if (this.#normalRoutine(at) === 0) this.#insertSpecial(thread, entry)
+    else insertTail(this.#memory, thread.kernelApcs, entry)
     this.#notify(thread)
     return true
   }
 
+  #normalRoutine(at: number): Routine<NormalApcRoutine> {
+    return this.#memory.words[(at >>> 2) + NORMAL_ROUTINE] as Routine<NormalApcRoutine>
+  }
+
   #insertSpecial(thread: Thread, entry: number): void {
-    const { window } = this.#memory
-    let last = 0
-    for (
-      let at = firstEntry(window, thread.kernelApcs);
-      at !== 0 && window.le64(KAPC.normalRoutine, at - KAPC.apcListEntry) === 0;
-      at = nextEntry(window, thread.kernelApcs, at)
-    ) {
-      last = at
+    // From behind: as a rule there are no normal ones, and a burst of requests ends with as many special ones.
+    let last = lastEntry(this.#memory, thread.kernelApcs)
+    while (last !== 0 && this.#normalRoutine(last - APC_LIST_ENTRY) !== 0) {
+      last = previousEntry(this.#memory, thread.kernelApcs, last)
     }
-    insertHead(window, last === 0 ? thread.kernelApcs : last, entry)
+    insertHead(this.#memory, last === 0 ? thread.kernelApcs : last, entry)
   }
 
   /** Gets a kernel APC delivered: interrupts the current thread, or wakes one that waits below APC level. */
@@ -116,25 +124,25 @@ export class ApcQueue {
 
   /** Whether a kernel APC of the thread may run now, its level permitting. */
   deliverable(thread: Thread): boolean {
-    const { window } = this.#memory
-    const first = firstEntry(window, thread.kernelApcs)
+    const first = firstEntry(this.#memory, thread.kernelApcs)
     if (first === 0) return false
-    return window.le64(KAPC.normalRoutine, first - KAPC.apcListEntry) === 0 || thread.kernelApcDisable === 0
+    return this.#normalRoutine(first - APC_LIST_ENTRY) === 0 || thread.kernelApcDisable === 0
   }
 
   /** The APC interrupt, at APC level: kernel APCs of the current thread. */
   deliverKernel(): void {
     const thread = this.#scheduler.current
     if (thread === null) return
-    const { window } = this.#memory
+    const { words } = this.#memory
     while (this.deliverable(thread)) {
-      const apc = this.#take(thread.kernelApcs)
-      const normal = apc.normalRoutine
-      const { at } = apc
-      const context = window.le64(KAPC.normalContext, at)
-      const argument1 = window.le64(KAPC.systemArgument1, at)
-      const argument2 = window.le64(KAPC.systemArgument2, at)
-      this.#routines.resolve(apc.kernelRoutine)(at, thread)
+      const at = this.#take(thread.kernelApcs)
+      const word = at >>> 2
+      // Read before its kernel routine runs, which may free it.
+      const normal = this.#normalRoutine(at)
+      const context = pointer(words, word + NORMAL_CONTEXT)
+      const argument1 = pointer(words, word + ARGUMENT_1)
+      const argument2 = pointer(words, word + ARGUMENT_2)
+      this.#routines.resolve(words[word + KERNEL_ROUTINE] as Routine<KernelApcRoutine>)(at, thread)
       if (normal !== 0) this.#runNormal(normal, context, argument1, argument2)
     }
   }
@@ -154,16 +162,16 @@ export class ApcQueue {
   deliverCurrent(): void {
     const thread = this.#scheduler.current
     if (thread === null) return
-    const { window } = this.#memory
+    const { words } = this.#memory
     while (thread.hasUserApc) {
-      const apc = this.#take(thread.userApcs)
-      const { at } = apc
-      const normal = apc.normalRoutine
-      const context = window.le64(KAPC.normalContext, at)
-      const argument1 = window.le64(KAPC.systemArgument1, at)
-      const argument2 = window.le64(KAPC.systemArgument2, at)
+      const at = this.#take(thread.userApcs)
+      const word = at >>> 2
+      const normal = this.#normalRoutine(at)
+      const context = pointer(words, word + NORMAL_CONTEXT)
+      const argument1 = pointer(words, word + ARGUMENT_1)
+      const argument2 = pointer(words, word + ARGUMENT_2)
       const before = this.#hal.raise(Irql.APC)
-      this.#routines.resolve(apc.kernelRoutine)(at, thread)
+      this.#routines.resolve(words[word + KERNEL_ROUTINE] as Routine<KernelApcRoutine>)(at, thread)
       this.#hal.lower(before)
       this.#routines.resolve(normal)(context, argument1, argument2)
     }
@@ -171,33 +179,33 @@ export class ApcQueue {
 
   /** Takes an APC out of its queue; whether it was in. */
   remove(at: number): boolean {
-    const { window } = this.#memory
-    if (window.u8(KAPC.inserted, at) === 0) return false
-    window.putU8(KAPC.inserted, 0, at)
-    removeEntry(window, at + KAPC.apcListEntry)
+    const { bytes } = this.#memory
+    if (bytes[at + INSERTED] === 0) return false
+    bytes[at + INSERTED] = 0
+    removeEntry(this.#memory, at + APC_LIST_ENTRY)
     return true
   }
 
   /** The thread ended: what it did not run is rundown. */
   rundown(thread: Thread): void {
+    const { words } = this.#memory
     for (const list of [thread.kernelApcs, thread.userApcs]) {
       for (;;) {
-        const entry = removeHead(this.#memory.window, list)
-        if (entry === 0) break
-        const apc = new Apc(this.#memory, entry - KAPC.apcListEntry)
-        this.#memory.window.putU8(KAPC.inserted, 0, apc.at)
-        const routine = apc.rundownRoutine
-        if (routine !== 0) this.#routines.resolve(routine)(apc.at)
-        else if (list === thread.kernelApcs) this.#routines.resolve(apc.kernelRoutine)(apc.at, thread)
+        if (firstEntry(this.#memory, list) === 0) break
+        const at = this.#take(list)
+        const routine = words[(at >>> 2) + RUNDOWN_ROUTINE] as Routine<RundownApcRoutine>
+        if (routine !== 0) this.#routines.resolve(routine)(at)
+        else if (list === thread.kernelApcs) {
+          this.#routines.resolve(words[(at >>> 2) + KERNEL_ROUTINE] as Routine<KernelApcRoutine>)(at, thread)
+        }
       }
     }
   }
 
   /** Out of the queue before its routines run: they may queue it again or free it. */
-  #take(list: number): Apc {
-    const entry = removeHead(this.#memory.window, list)
-    const apc = new Apc(this.#memory, entry - KAPC.apcListEntry)
-    this.#memory.window.putU8(KAPC.inserted, 0, apc.at)
-    return apc
+  #take(list: number): number {
+    const at = removeHead(this.#memory, list) - APC_LIST_ENTRY
+    this.#memory.bytes[at + INSERTED] = 0
+    return at
   }
 }

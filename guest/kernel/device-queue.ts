@@ -1,4 +1,4 @@
-import type { Window } from '../../protocol/window.ts'
+import type { KernelMemory } from './kernel-memory.ts'
 import { KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY } from './layout.ts'
 import {
   firstEntry,
@@ -18,68 +18,73 @@ const DEVICE_QUEUE = 20
  */
 
 /** KeInitializeDeviceQueue: idle. */
-export function keInitializeDeviceQueue(window: Window, queue: number): void {
-  window.putLe16(KDEVICE_QUEUE.type, DEVICE_QUEUE, queue)
-  window.putLe16(KDEVICE_QUEUE.size, KDEVICE_QUEUE.$size, queue)
-  window.putLe64(KDEVICE_QUEUE.lock, 0, queue)
-  window.putU8(KDEVICE_QUEUE.busy, 0, queue)
-  initializeList(window, headOf(queue))
+export function keInitializeDeviceQueue(memory: KernelMemory, queue: number): void {
+  memory.window.putLe16(KDEVICE_QUEUE.type, DEVICE_QUEUE, queue)
+  memory.window.putLe16(KDEVICE_QUEUE.size, KDEVICE_QUEUE.$size, queue)
+  memory.window.putLe64(KDEVICE_QUEUE.lock, 0, queue)
+  memory.window.putU8(KDEVICE_QUEUE.busy, 0, queue)
+  initializeList(memory, headOf(queue))
 }
 
 /** KeInsertDeviceQueue: false when the queue was idle. It is busy now and the caller serves the request. */
-export function keInsertDeviceQueue(window: Window, queue: number, entry: number): boolean {
-  const busy = occupy(window, queue)
-  if (busy) insertTail(window, headOf(queue), entry)
-  window.putU8(KDEVICE_QUEUE_ENTRY.inserted, busy ? 1 : 0, entry)
+export function keInsertDeviceQueue(memory: KernelMemory, queue: number, entry: number): boolean {
+  const busy = occupy(memory, queue)
+  if (busy) insertTail(memory, headOf(queue), entry)
+  memory.window.putU8(KDEVICE_QUEUE_ENTRY.inserted, busy ? 1 : 0, entry)
   return busy
 }
 
 /** KeInsertByKeyDeviceQueue: behind entries of the same or a smaller key. */
-export function keInsertByKeyDeviceQueue(window: Window, queue: number, entry: number, key: number): boolean {
-  window.putLe32(KDEVICE_QUEUE_ENTRY.sortKey, key, entry)
-  const busy = occupy(window, queue)
+export function keInsertByKeyDeviceQueue(
+  memory: KernelMemory,
+  queue: number,
+  entry: number,
+  key: number,
+): boolean {
+  memory.window.putLe32(KDEVICE_QUEUE_ENTRY.sortKey, key, entry)
+  const busy = occupy(memory, queue)
   if (busy) {
     const head = headOf(queue)
-    let next = firstEntry(window, head)
-    while (next !== 0 && window.le32(KDEVICE_QUEUE_ENTRY.sortKey, next) <= key)
-      next = nextEntry(window, head, next)
-    insertBefore(window, next === 0 ? head : next, entry)
+    let next = firstEntry(memory, head)
+    while (next !== 0 && memory.window.le32(KDEVICE_QUEUE_ENTRY.sortKey, next) <= key)
+      next = nextEntry(memory, head, next)
+    insertBefore(memory, next === 0 ? head : next, entry)
   }
-  window.putU8(KDEVICE_QUEUE_ENTRY.inserted, busy ? 1 : 0, entry)
+  memory.window.putU8(KDEVICE_QUEUE_ENTRY.inserted, busy ? 1 : 0, entry)
   return busy
 }
 
 /** KeRemoveDeviceQueue: the first entry; 0 when there is none, and the queue is idle then. */
-export function keRemoveDeviceQueue(window: Window, queue: number): number {
-  const entry = removeHead(window, headOf(queue))
-  if (entry === 0) window.putU8(KDEVICE_QUEUE.busy, 0, queue)
-  else window.putU8(KDEVICE_QUEUE_ENTRY.inserted, 0, entry)
+export function keRemoveDeviceQueue(memory: KernelMemory, queue: number): number {
+  const entry = removeHead(memory, headOf(queue))
+  if (entry === 0) memory.window.putU8(KDEVICE_QUEUE.busy, 0, queue)
+  else memory.window.putU8(KDEVICE_QUEUE_ENTRY.inserted, 0, entry)
   return entry
 }
 
 /** KeRemoveByKeyDeviceQueue: the first entry whose key is `key` or greater, else the first of all. */
-export function keRemoveByKeyDeviceQueue(window: Window, queue: number, key: number): number {
+export function keRemoveByKeyDeviceQueue(memory: KernelMemory, queue: number, key: number): number {
   const head = headOf(queue)
-  let entry = firstEntry(window, head)
-  while (entry !== 0 && window.le32(KDEVICE_QUEUE_ENTRY.sortKey, entry) < key)
-    entry = nextEntry(window, head, entry)
-  if (entry === 0) return keRemoveDeviceQueue(window, queue)
-  removeEntry(window, entry)
-  window.putU8(KDEVICE_QUEUE_ENTRY.inserted, 0, entry)
+  let entry = firstEntry(memory, head)
+  while (entry !== 0 && memory.window.le32(KDEVICE_QUEUE_ENTRY.sortKey, entry) < key)
+    entry = nextEntry(memory, head, entry)
+  if (entry === 0) return keRemoveDeviceQueue(memory, queue)
+  removeEntry(memory, entry)
+  memory.window.putU8(KDEVICE_QUEUE_ENTRY.inserted, 0, entry)
   return entry
 }
 
 /** KeRemoveEntryDeviceQueue: whether it was queued. */
-export function keRemoveEntryDeviceQueue(window: Window, entry: number): boolean {
-  if (window.u8(KDEVICE_QUEUE_ENTRY.inserted, entry) === 0) return false
-  removeEntry(window, entry)
-  window.putU8(KDEVICE_QUEUE_ENTRY.inserted, 0, entry)
+export function keRemoveEntryDeviceQueue(memory: KernelMemory, entry: number): boolean {
+  if (memory.window.u8(KDEVICE_QUEUE_ENTRY.inserted, entry) === 0) return false
+  removeEntry(memory, entry)
+  memory.window.putU8(KDEVICE_QUEUE_ENTRY.inserted, 0, entry)
   return true
 }
 
 /** Whether a request is being served. */
-export function deviceQueueIsBusy(window: Window, queue: number): boolean {
-  return window.u8(KDEVICE_QUEUE.busy, queue) !== 0
+export function deviceQueueIsBusy(memory: KernelMemory, queue: number): boolean {
+  return memory.window.u8(KDEVICE_QUEUE.busy, queue) !== 0
 }
 
 function headOf(queue: number): number {
@@ -87,8 +92,8 @@ function headOf(queue: number): number {
 }
 
 /** Marks the queue busy; whether it was. */
-function occupy(window: Window, queue: number): boolean {
-  const busy = window.u8(KDEVICE_QUEUE.busy, queue) !== 0
-  window.putU8(KDEVICE_QUEUE.busy, 1, queue)
+function occupy(memory: KernelMemory, queue: number): boolean {
+  const busy = memory.window.u8(KDEVICE_QUEUE.busy, queue) !== 0
+  memory.window.putU8(KDEVICE_QUEUE.busy, 1, queue)
   return busy
 }

@@ -135,7 +135,7 @@ export class DeviceTable {
     device.deviceType = options.type ?? 0x22
     device.stackSize = 1
     initializeHeader(
-      window,
+      this.#memory,
       at + DEVICE_OBJECT.deviceLock,
       DispatcherType.SYNCHRONIZATION_EVENT,
       KEVENT.$size,
@@ -143,7 +143,7 @@ export class DeviceTable {
     )
     window.putLe16(KDEVICE_QUEUE.type, 20, device.deviceQueue)
     window.putLe16(KDEVICE_QUEUE.size, KDEVICE_QUEUE.$size, device.deviceQueue)
-    initializeList(window, device.deviceQueue + KDEVICE_QUEUE.deviceListHead)
+    initializeList(this.#memory, device.deviceQueue + KDEVICE_QUEUE.deviceListHead)
     device.nextDevice = driver.deviceObject
     driver.deviceObject = at
     this.#devices.set(at, device)

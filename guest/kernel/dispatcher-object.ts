@@ -1,35 +1,40 @@
-import type { Window } from '../../protocol/window.ts'
-import { KernelRecord } from './kernel-memory.ts'
+import { type KernelMemory, KernelRecord } from './kernel-memory.ts'
 import { DISPATCHER_HEADER, DispatcherType, KMUTANT, KSEMAPHORE, KTIMER } from './layout.ts'
 import { initializeList, listIsEmpty } from './list.ts'
 
+/** Where the fields lie that every wait and wake touches, in words of the record; the type is its first byte. */
+const SIGNAL_STATE = DISPATCHER_HEADER.signalState / 4
+const LIMIT = KSEMAPHORE.limit / 4
+const WAIT_LIST_HEAD = DISPATCHER_HEADER.waitListHead as number
+
 /** Fills in the header of a dispatcher object at `at`. */
 export function initializeHeader(
-  window: Window,
+  memory: KernelMemory,
   at: number,
   type: number,
   size: number,
   state: number,
 ): void {
+  const { window } = memory
   window.putU8(DISPATCHER_HEADER.type, type, at)
   window.putU8(DISPATCHER_HEADER.absolute, 0, at)
   window.putU8(DISPATCHER_HEADER.size, size / 4, at)
   window.putU8(DISPATCHER_HEADER.inserted, 0, at)
   window.putLe32(DISPATCHER_HEADER.signalState, state, at)
-  initializeList(window, at + DISPATCHER_HEADER.waitListHead)
+  initializeList(memory, at + DISPATCHER_HEADER.waitListHead)
 }
 
 /** An object threads can wait for, by the header all of them begin with. */
 export class DispatcherObject extends KernelRecord {
   get type(): number {
-    return this.window.u8(DISPATCHER_HEADER.type, this.at)
+    return (this.words[this.word] as number) & 0xff
   }
   /** Signed: a mutex acquired twice is below zero. */
   get signalState(): number {
-    return this.window.le32(DISPATCHER_HEADER.signalState, this.at) | 0
+    return (this.words[this.word + SIGNAL_STATE] as number) | 0
   }
   set signalState(value: number) {
-    this.window.putLe32(DISPATCHER_HEADER.signalState, value, this.at)
+    this.words[this.word + SIGNAL_STATE] = value
   }
   get inserted(): boolean {
     return this.window.u8(DISPATCHER_HEADER.inserted, this.at) !== 0
@@ -38,11 +43,11 @@ export class DispatcherObject extends KernelRecord {
     this.window.putU8(DISPATCHER_HEADER.inserted, value ? 1 : 0, this.at)
   }
   get waitListHead(): number {
-    return this.at + DISPATCHER_HEADER.waitListHead
+    return this.at + WAIT_LIST_HEAD
   }
   /** Somebody waits. */
   get awaited(): boolean {
-    return !listIsEmpty(this.window, this.waitListHead)
+    return !listIsEmpty(this.memory, this.waitListHead)
   }
 }
 
@@ -54,10 +59,10 @@ export class KEvent extends DispatcherObject {
 
 export class KSemaphore extends DispatcherObject {
   get limit(): number {
-    return this.window.le32(KSEMAPHORE.limit, this.at) | 0
+    return (this.words[this.word + LIMIT] as number) | 0
   }
   set limit(value: number) {
-    this.window.putLe32(KSEMAPHORE.limit, value, this.at)
+    this.words[this.word + LIMIT] = value
   }
 }
 

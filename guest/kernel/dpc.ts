@@ -51,7 +51,7 @@ export class DpcQueue {
     this.#routines = routines
     this.#head = head
     this.#active = false
-    initializeList(memory.window, head)
+    initializeList(memory, head)
   }
 
   /** A DPC routine is running: whoever waits now has to be stopped. */
@@ -65,7 +65,7 @@ export class DpcQueue {
     this.#memory.zero(at, KDPC.$size)
     window.putU8(KDPC.type, DPC_OBJECT, at)
     window.putU8(KDPC.importance, Importance.MEDIUM, at)
-    initializeList(window, at + KDPC.dpcListEntry)
+    initializeList(this.#memory, at + KDPC.dpcListEntry)
     window.putLe64(KDPC.deferredRoutine, routine, at)
     window.putLe64(KDPC.deferredContext, context, at)
     return new KDpc(this.#memory, at)
@@ -80,8 +80,8 @@ export class DpcQueue {
     window.putLe64(KDPC.systemArgument1, argument1, at)
     window.putLe64(KDPC.systemArgument2, argument2, at)
     if (window.u8(KDPC.importance, at) === Importance.HIGH) {
-      insertHead(window, this.#head, at + KDPC.dpcListEntry)
-    } else insertTail(window, this.#head, at + KDPC.dpcListEntry)
+      insertHead(this.#memory, this.#head, at + KDPC.dpcListEntry)
+    } else insertTail(this.#memory, this.#head, at + KDPC.dpcListEntry)
     this.#hal.request(Irql.DISPATCH)
     return true
   }
@@ -91,7 +91,7 @@ export class DpcQueue {
     const { window } = this.#memory
     if (window.le64(KDPC.dpcData, at) === 0) return false
     window.putLe64(KDPC.dpcData, 0, at)
-    removeEntry(window, at + KDPC.dpcListEntry)
+    removeEntry(this.#memory, at + KDPC.dpcListEntry)
     return true
   }
 
@@ -99,7 +99,7 @@ export class DpcQueue {
   drain(): void {
     const { window } = this.#memory
     for (;;) {
-      const entry = removeHead(window, this.#head)
+      const entry = removeHead(this.#memory, this.#head)
       if (entry === 0) break
       const at = entry - KDPC.dpcListEntry
       // Out of the queue before the routine runs, so that it may queue itself again or free its memory.

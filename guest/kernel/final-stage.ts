@@ -9,13 +9,14 @@ import { FileFlag, IoType, IRP_TAIL_APC, IrpFlag } from './io-layout.ts'
 import type { Irp } from './irp.ts'
 import type { IrpPool } from './irp-pool.ts'
 import { Irql } from './irql.ts'
-import { IO_STATUS_BLOCK, KAPC } from './layout.ts'
+import { KAPC } from './layout.ts'
 import { removeEntry } from './list.ts'
 import type { Mdls } from './mdl.ts'
 import { NtStatus, ntError } from './nt-status.ts'
 import type { Pool } from './pool.ts'
 import type { Routine, RoutineTable } from './routine.ts'
 import type { Scheduler } from './scheduler.ts'
+import { putStatusBlock } from './status-block.ts'
 import type { Synchronization } from './synchronization.ts'
 import { Mode, type Thread } from './thread.ts'
 
@@ -230,11 +231,8 @@ export class FinalStage {
   #writeIosb(irp: Irp): void {
     const { userIosb } = irp
     if (userIosb === 0) return
-    const window = this.#parts.space.window(userIosb, IO_STATUS_BLOCK.$size)
     // A user's block that is gone by now is the user's loss.
-    if (window === null) return
-    window.putLe32(IO_STATUS_BLOCK.status, irp.status)
-    window.putLe64(IO_STATUS_BLOCK.information, irp.information)
+    putStatusBlock(this.#parts.space, userIosb, irp.status, irp.information)
   }
 
   #event(at: number): KEvent {
@@ -243,7 +241,7 @@ export class FinalStage {
 
   /** Out of the issuing thread's list. */
   #dequeue(irp: Irp): void {
-    removeEntry(this.#parts.space.memory.window, irp.threadListEntry)
+    removeEntry(this.#parts.space.memory, irp.threadListEntry)
   }
 
   /** Nobody is left to tell (IopDropIrp). */

@@ -133,7 +133,7 @@ export class IrpBuilder {
     const thread = this.#scheduler.current
     if (thread === null) return
     irp.thread = thread.at
-    insertHead(thread.window, thread.irpList, irp.threadListEntry)
+    insertHead(thread.memory, thread.irpList, irp.threadListEntry)
   }
 
   /**

@@ -15,6 +15,17 @@ export const IRP_STATE = IRP.requestorMode / 4
 /** Cancel in the lowest byte. */
 export const IRP_CANCEL = IRP.cancel / 4
 export const IRP_THREAD_LIST_ENTRY = (IRP.threadListEntry as number) / 4
+export const IRP_ASSOCIATED_IRP = (IRP.associatedIrp as number) / 4
+export const IRP_CANCEL_ROUTINE = (IRP.cancelRoutine as number) / 4
+export const IRP_DRIVER_CONTEXT = (IRP.driverContext as number) / 4
+export const IRP_MDL_ADDRESS = (IRP.mdlAddress as number) / 4
+export const IRP_ORIGINAL_FILE_OBJECT = (IRP.originalFileObject as number) / 4
+export const IRP_THREAD = (IRP.thread as number) / 4
+export const IRP_USER_APC_CONTEXT = (IRP.userApcContext as number) / 4
+export const IRP_USER_APC_ROUTINE = (IRP.userApcRoutine as number) / 4
+export const IRP_USER_BUFFER = (IRP.userBuffer as number) / 4
+export const IRP_USER_EVENT = (IRP.userEvent as number) / 4
+export const IRP_USER_IOSB = (IRP.userIosb as number) / 4
 export const IRP_CURRENT_STACK_LOCATION = IRP.currentStackLocation / 4
 /** Where the locations begin: the one numbered n is `(n - 1) * LOCATION_WORDS` behind. */
 export const IRP_WORDS = IRP.$size / 4

@@ -1,13 +1,24 @@
 import type { DeviceObject } from './device-object.ts'
 import { IO_STACK_LOCATION, IoType, IRP, IRP_TAIL_APC, IrpAllocation } from './io-layout.ts'
 import {
+  IRP_ASSOCIATED_IRP,
+  IRP_CANCEL_ROUTINE,
   IRP_CURRENT_STACK_LOCATION,
+  IRP_DRIVER_CONTEXT,
   IRP_FLAGS,
   IRP_INFORMATION,
+  IRP_MDL_ADDRESS,
+  IRP_ORIGINAL_FILE_OBJECT,
   IRP_STATE,
   IRP_STATUS,
+  IRP_THREAD,
   IRP_THREAD_LIST_ENTRY,
   IRP_TYPE,
+  IRP_USER_APC_CONTEXT,
+  IRP_USER_APC_ROUTINE,
+  IRP_USER_BUFFER,
+  IRP_USER_EVENT,
+  IRP_USER_IOSB,
   IRP_WORDS,
   LOCATION_WORDS,
 } from './irp-words.ts'
@@ -25,7 +36,9 @@ export type CancelRoutine = (device: DeviceObject | null, irp: Irp) => void
 const STACK_COUNT: number = IRP.stackCount
 const PENDING_RETURNED: number = IRP.pendingReturned
 const CURRENT_LOCATION: number = IRP.currentLocation
+const LIST_ENTRY = IRP.listEntry as number
 const CANCEL: number = IRP.cancel
+const CANCEL_IRQL: number = IRP.cancelIrql
 const ALLOCATION_FLAGS: number = IRP.allocationFlags
 
 /** Where a request is: who may touch it. Kept beside the record for a verifier; nothing depends on it. */
@@ -77,10 +90,10 @@ export class Irp extends KernelRecord {
     return this.window.le16(IRP.size, this.at)
   }
   get mdlAddress(): number {
-    return this.window.le64(IRP.mdlAddress, this.at)
+    return pointer(this.words, this.word + IRP_MDL_ADDRESS)
   }
   set mdlAddress(value: number) {
-    this.window.putLe64(IRP.mdlAddress, value, this.at)
+    putPointer(this.words, this.word + IRP_MDL_ADDRESS, value)
   }
   get flags(): number {
     return this.words[this.word + IRP_FLAGS] as number
@@ -90,10 +103,10 @@ export class Irp extends KernelRecord {
   }
   /** AssociatedIrp.SystemBuffer. */
   get systemBuffer(): number {
-    return this.window.le64(IRP.associatedIrp, this.at)
+    return pointer(this.words, this.word + IRP_ASSOCIATED_IRP)
   }
   set systemBuffer(value: number) {
-    this.window.putLe64(IRP.associatedIrp, value, this.at)
+    putPointer(this.words, this.word + IRP_ASSOCIATED_IRP, value)
   }
   /** AssociatedIrp.MasterIrp of an associated one. */
   get masterIrp(): number {
@@ -124,10 +137,10 @@ export class Irp extends KernelRecord {
     putPointer(this.words, this.word + IRP_INFORMATION, value)
   }
   get requestorMode(): number {
-    return this.window.u8(IRP.requestorMode, this.at)
+    return (this.words[this.word + IRP_STATE] as number) & 0xff
   }
   set requestorMode(value: number) {
-    this.window.putU8(IRP.requestorMode, value, this.at)
+    this.memory.bytes[this.at + IRP_STATE * 4] = value
   }
   get pendingReturned(): boolean {
     return this.memory.bytes[this.at + PENDING_RETURNED] !== 0
@@ -152,78 +165,78 @@ export class Irp extends KernelRecord {
     return this.memory.bytes[this.at + CANCEL] !== 0
   }
   set cancel(value: boolean) {
-    this.window.putU8(IRP.cancel, value ? 1 : 0, this.at)
+    this.memory.bytes[this.at + CANCEL] = value ? 1 : 0
   }
   get cancelIrql(): number {
-    return this.window.u8(IRP.cancelIrql, this.at)
+    return this.memory.bytes[this.at + CANCEL_IRQL] as number
   }
   set cancelIrql(value: number) {
-    this.window.putU8(IRP.cancelIrql, value, this.at)
+    this.memory.bytes[this.at + CANCEL_IRQL] = value
   }
   get allocationFlags(): number {
-    return this.window.u8(IRP.allocationFlags, this.at)
+    return this.memory.bytes[this.at + ALLOCATION_FLAGS] as number
   }
   get userIosb(): number {
-    return this.window.le64(IRP.userIosb, this.at)
+    return pointer(this.words, this.word + IRP_USER_IOSB)
   }
   set userIosb(value: number) {
-    this.window.putLe64(IRP.userIosb, value, this.at)
+    putPointer(this.words, this.word + IRP_USER_IOSB, value)
   }
   get userEvent(): number {
-    return this.window.le64(IRP.userEvent, this.at)
+    return pointer(this.words, this.word + IRP_USER_EVENT)
   }
   set userEvent(value: number) {
-    this.window.putLe64(IRP.userEvent, value, this.at)
+    putPointer(this.words, this.word + IRP_USER_EVENT, value)
   }
   get userApcRoutine(): number {
-    return this.window.le64(IRP.userApcRoutine, this.at)
+    return pointer(this.words, this.word + IRP_USER_APC_ROUTINE)
   }
   set userApcRoutine(value: number) {
-    this.window.putLe64(IRP.userApcRoutine, value, this.at)
+    putPointer(this.words, this.word + IRP_USER_APC_ROUTINE, value)
   }
   get userApcContext(): number {
-    return this.window.le64(IRP.userApcContext, this.at)
+    return pointer(this.words, this.word + IRP_USER_APC_CONTEXT)
   }
   set userApcContext(value: number) {
-    this.window.putLe64(IRP.userApcContext, value, this.at)
+    putPointer(this.words, this.word + IRP_USER_APC_CONTEXT, value)
   }
   get cancelRoutine(): Routine<CancelRoutine> {
-    return this.window.le64(IRP.cancelRoutine, this.at) as Routine<CancelRoutine>
+    return pointer(this.words, this.word + IRP_CANCEL_ROUTINE) as Routine<CancelRoutine>
   }
   set cancelRoutine(value: Routine<CancelRoutine>) {
-    this.window.putLe64(IRP.cancelRoutine, value, this.at)
+    putPointer(this.words, this.word + IRP_CANCEL_ROUTINE, value)
   }
   get userBuffer(): number {
-    return this.window.le64(IRP.userBuffer, this.at)
+    return pointer(this.words, this.word + IRP_USER_BUFFER)
   }
   set userBuffer(value: number) {
-    this.window.putLe64(IRP.userBuffer, value, this.at)
+    putPointer(this.words, this.word + IRP_USER_BUFFER, value)
   }
   /** Tail.Overlay.Thread: ETHREAD. */
   get thread(): number {
-    return this.window.le64(IRP.thread, this.at)
+    return pointer(this.words, this.word + IRP_THREAD)
   }
   set thread(value: number) {
-    this.window.putLe64(IRP.thread, value, this.at)
+    putPointer(this.words, this.word + IRP_THREAD, value)
   }
   get originalFileObject(): number {
-    return this.window.le64(IRP.originalFileObject, this.at)
+    return pointer(this.words, this.word + IRP_ORIGINAL_FILE_OBJECT)
   }
   set originalFileObject(value: number) {
-    this.window.putLe64(IRP.originalFileObject, value, this.at)
+    putPointer(this.words, this.word + IRP_ORIGINAL_FILE_OBJECT, value)
   }
 
   /** Tail.Overlay.DriverContext[index], the owner's. */
   driverContext(index: number): number {
-    return this.window.le64(IRP.driverContext, this.at + index * 8)
+    return pointer(this.words, this.word + IRP_DRIVER_CONTEXT + index * 2)
   }
   putDriverContext(index: number, value: number): void {
-    this.window.putLe64(IRP.driverContext, value, this.at + index * 8)
+    putPointer(this.words, this.word + IRP_DRIVER_CONTEXT + index * 2, value)
   }
 
   /** Tail.Overlay.ListEntry, the owner's: an address for the list functions. */
   get listEntry(): number {
-    return this.at + IRP.listEntry
+    return this.at + LIST_ENTRY
   }
   /** Tail.Overlay.DeviceQueueEntry: an address; shares its place with DriverContext. */
   get deviceQueueEntry(): number {
@@ -231,7 +244,7 @@ export class Irp extends KernelRecord {
   }
   /** ThreadListEntry: an address. */
   get threadListEntry(): number {
-    return this.at + IRP.threadListEntry
+    return this.at + IRP_THREAD_LIST_ENTRY * 4
   }
   /** Tail.Apc: an address; overlays everything the driver owned. */
   get tailApc(): number {

@@ -1,62 +1,97 @@
-import type { Window } from '../../protocol/window.ts'
+import { BugCode, keBugCheckEx } from './bug-check.ts'
+import type { KernelMemory } from './kernel-memory.ts'
 import { LIST_ENTRY } from './layout.ts'
 
-/** Doubly linked lists inside records (InitializeListHead and its family). `head` and `entry` are addresses. */
+/**
+ * Doubly linked lists inside records (InitializeListHead and its family). `head` and `entry` are addresses, 8-aligned
+ * as every LIST_ENTRY is. A link that leads out of RAM is what a wild pointer is on Windows: a page fault.
+ */
 
-export function initializeList(window: Window, head: number): void {
-  window.putLe64(LIST_ENTRY.flink, head, head)
-  window.putLe64(LIST_ENTRY.blink, head, head)
+const FLINK = LIST_ENTRY.flink >>> 2
+const BLINK = LIST_ENTRY.blink >>> 2
+
+/** The pointer at a word. */
+function follow(words: Uint32Array, word: number): number {
+  const at = words[word] as number
+  if (words[word + 1] !== 0 || !(at >>> 2 < words.length))
+    keBugCheckEx(BugCode.PAGE_FAULT_IN_NONPAGED_AREA, at)
+  return at
+}
+
+/** Kernel addresses have no upper half. */
+function link(words: Uint32Array, word: number, to: number): void {
+  words[word] = to
+  words[word + 1] = 0
+}
+
+export function initializeList({ words }: KernelMemory, head: number): void {
+  link(words, (head >>> 2) + FLINK, head)
+  link(words, (head >>> 2) + BLINK, head)
 }
 
 /** Also true of an entry that is in no list, once initialised. */
-export function listIsEmpty(window: Window, head: number): boolean {
-  return window.le64(LIST_ENTRY.flink, head) === head
+export function listIsEmpty({ words }: KernelMemory, head: number): boolean {
+  return words[(head >>> 2) + FLINK] === head
 }
 
-export function insertTail(window: Window, head: number, entry: number): void {
-  insertBetween(window, window.le64(LIST_ENTRY.blink, head), entry, head)
+export function insertTail({ words }: KernelMemory, head: number, entry: number): void {
+  insertBetween(words, follow(words, (head >>> 2) + BLINK), entry, head)
 }
 
-export function insertHead(window: Window, head: number, entry: number): void {
-  insertBetween(window, head, entry, window.le64(LIST_ENTRY.flink, head))
+export function insertHead({ words }: KernelMemory, head: number, entry: number): void {
+  insertBetween(words, head, entry, follow(words, (head >>> 2) + FLINK))
 }
 
-function insertBetween(window: Window, before: number, entry: number, after: number): void {
-  window.putLe64(LIST_ENTRY.flink, after, entry)
-  window.putLe64(LIST_ENTRY.blink, before, entry)
-  window.putLe64(LIST_ENTRY.flink, entry, before)
-  window.putLe64(LIST_ENTRY.blink, entry, after)
+function insertBetween(words: Uint32Array, before: number, entry: number, after: number): void {
+  link(words, (entry >>> 2) + FLINK, after)
+  link(words, (entry >>> 2) + BLINK, before)
+  link(words, (before >>> 2) + FLINK, entry)
+  link(words, (after >>> 2) + BLINK, entry)
 }
 
 /** Puts `entry` in front of `next`, which is an entry or the head. */
-export function insertBefore(window: Window, next: number, entry: number): void {
-  insertBetween(window, window.le64(LIST_ENTRY.blink, next), entry, next)
+export function insertBefore({ words }: KernelMemory, next: number, entry: number): void {
+  insertBetween(words, follow(words, (next >>> 2) + BLINK), entry, next)
 }
 
 /** Takes the entry out and leaves it pointing at itself, so that taking it out again does nothing. */
-export function removeEntry(window: Window, entry: number): void {
-  const after = window.le64(LIST_ENTRY.flink, entry)
-  const before = window.le64(LIST_ENTRY.blink, entry)
-  window.putLe64(LIST_ENTRY.flink, after, before)
-  window.putLe64(LIST_ENTRY.blink, before, after)
-  initializeList(window, entry)
+export function removeEntry({ words }: KernelMemory, entry: number): void {
+  const word = entry >>> 2
+  const after = follow(words, word + FLINK)
+  const before = follow(words, word + BLINK)
+  link(words, (before >>> 2) + FLINK, after)
+  link(words, (after >>> 2) + BLINK, before)
+  link(words, word + FLINK, entry)
+  link(words, word + BLINK, entry)
 }
 
 /** The first entry, or 0. */
-export function firstEntry(window: Window, head: number): number {
-  const first = window.le64(LIST_ENTRY.flink, head)
+export function firstEntry({ words }: KernelMemory, head: number): number {
+  const first = follow(words, (head >>> 2) + FLINK)
   return first === head ? 0 : first
 }
 
+/** The last entry, or 0. */
+export function lastEntry({ words }: KernelMemory, head: number): number {
+  const last = follow(words, (head >>> 2) + BLINK)
+  return last === head ? 0 : last
+}
+
 /** The entry after `entry`, or 0 at the end. */
-export function nextEntry(window: Window, head: number, entry: number): number {
-  const next = window.le64(LIST_ENTRY.flink, entry)
+export function nextEntry({ words }: KernelMemory, head: number, entry: number): number {
+  const next = follow(words, (entry >>> 2) + FLINK)
   return next === head ? 0 : next
 }
 
+/** The entry before `entry`, or 0 at the beginning. */
+export function previousEntry({ words }: KernelMemory, head: number, entry: number): number {
+  const previous = follow(words, (entry >>> 2) + BLINK)
+  return previous === head ? 0 : previous
+}
+
 /** Takes out the first entry; 0 when there is none. */
-export function removeHead(window: Window, head: number): number {
-  const first = firstEntry(window, head)
-  if (first !== 0) removeEntry(window, first)
+export function removeHead(memory: KernelMemory, head: number): number {
+  const first = firstEntry(memory, head)
+  if (first !== 0) removeEntry(memory, first)
   return first
 }

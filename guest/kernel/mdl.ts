@@ -2,7 +2,7 @@ import { type Gpa, gpa } from '../../protocol/memory.ts'
 import type { AddressSpace } from './address-space.ts'
 import { BugCode, keBugCheckEx } from './bug-check.ts'
 import type { Hal } from './hal.ts'
-import { type KernelMemory, KernelRecord } from './kernel-memory.ts'
+import { type KernelMemory, KernelRecord, pointer, putPointer } from './kernel-memory.ts'
 import { MDL } from './layout.ts'
 import { NtStatus } from './nt-status.ts'
 import { PAGE_BYTES, type PageFrames } from './page-frames.ts'
@@ -29,6 +29,18 @@ export type LockOperation = (typeof LockOperation)[keyof typeof LockOperation]
 
 const MDL_TAG = poolTag('Mdl ')
 
+/** Where the fields lie, in words of the record. */
+const NEXT = MDL.next / 4
+/** Size in the lower half, flags in the upper. */
+const SIZE_AND_FLAGS = MDL.size / 4
+const MAPPED_SYSTEM_VA = MDL.mappedSystemVa / 4
+const START_VA = MDL.startVa / 4
+const BYTE_COUNT = MDL.byteCount / 4
+const BYTE_OFFSET = MDL.byteOffset / 4
+const PAGES = (MDL.pages as number) / 4
+if ((MDL.mdlFlags as number) !== MDL.size + 2)
+  throw new Error('the words of an MDL are not where its declaration puts them')
+
 /** Pages that a range touches (ADDRESS_AND_SIZE_TO_SPAN_PAGES). */
 export function spanPages(at: number, lengthBytes: number): number {
   return Math.ceil(((at % PAGE_BYTES) + lengthBytes) / PAGE_BYTES)
@@ -37,33 +49,34 @@ export function spanPages(at: number, lengthBytes: number): number {
 /** A memory descriptor list: a buffer as the physical pages it lies on. */
 export class Mdl extends KernelRecord {
   get next(): number {
-    return this.window.le64(MDL.next, this.at)
+    return pointer(this.words, this.word + NEXT)
   }
   set next(value: number) {
-    this.window.putLe64(MDL.next, value, this.at)
+    putPointer(this.words, this.word + NEXT, value)
   }
   get flags(): number {
-    return this.window.le16(MDL.mdlFlags, this.at)
+    return (this.words[this.word + SIZE_AND_FLAGS] as number) >>> 16
   }
   set flags(value: number) {
-    this.window.putLe16(MDL.mdlFlags, value, this.at)
+    this.words[this.word + SIZE_AND_FLAGS] =
+      ((this.words[this.word + SIZE_AND_FLAGS] as number) & 0xffff) + value * 0x1_0000
   }
   get mappedSystemVa(): number {
-    return this.window.le64(MDL.mappedSystemVa, this.at)
+    return pointer(this.words, this.word + MAPPED_SYSTEM_VA)
   }
   set mappedSystemVa(value: number) {
-    this.window.putLe64(MDL.mappedSystemVa, value, this.at)
+    putPointer(this.words, this.word + MAPPED_SYSTEM_VA, value)
   }
   get startVa(): number {
-    return this.window.le64(MDL.startVa, this.at)
+    return pointer(this.words, this.word + START_VA)
   }
   /** MmGetMdlByteCount. */
   get byteCount(): number {
-    return this.window.le32(MDL.byteCount, this.at)
+    return this.words[this.word + BYTE_COUNT] as number
   }
   /** MmGetMdlByteOffset. */
   get byteOffset(): number {
-    return this.window.le32(MDL.byteOffset, this.at)
+    return this.words[this.word + BYTE_OFFSET] as number
   }
   /** MmGetMdlVirtualAddress: names the bytes, and need not be mapped. */
   get virtualAddress(): number {
@@ -74,10 +87,10 @@ export class Mdl extends KernelRecord {
   }
   /** MmGetMdlPfnArray[index]. */
   page(index: number): number {
-    return this.window.le64(MDL.pages, this.at + index * 8)
+    return pointer(this.words, this.word + PAGES + index * 2)
   }
   setPage(index: number, frame: number): void {
-    this.window.putLe64(MDL.pages, frame, this.at + index * 8)
+    putPointer(this.words, this.word + PAGES + index * 2, frame)
   }
 
   /** Physical address of the byte at `offset` of the buffer. */
@@ -129,13 +142,20 @@ export class Mdls {
     const size = MDL.$size + spanPages(va, lengthBytes) * 8
     const at = this.#pool.allocate(PoolType.NON_PAGED, size, MDL_TAG, this.#hal.irql)
     if (at === 0) return null
-    const { window } = this.#memory
-    this.#memory.zero(at, size)
-    window.putLe16(MDL.size, Math.min(size, 0xffff), at)
-    window.putLe64(MDL.startVa, va - (va % PAGE_BYTES), at)
-    window.putLe32(MDL.byteOffset, va % PAGE_BYTES, at)
-    window.putLe32(MDL.byteCount, lengthBytes, at)
+    const { words } = this.#memory
+    const word = at >>> 2
+    words.fill(0, word, word + (size >>> 2))
+    words[word + SIZE_AND_FLAGS] = Math.min(size, 0xffff)
+    this.#describe(word, va, lengthBytes)
     return new Mdl(this.#memory, at)
+  }
+
+  #describe(word: number, va: number, lengthBytes: number): void {
+    const { words } = this.#memory
+    const offset = va % PAGE_BYTES
+    putPointer(words, word + START_VA, va - offset)
+    words[word + BYTE_COUNT] = lengthBytes
+    words[word + BYTE_OFFSET] = offset
   }
 
   /** IoFreeMdl: unmaps a partial one; its pages must have been unlocked. */
@@ -220,10 +240,7 @@ export class Mdls {
   buildPartial(source: Mdl, target: Mdl, va: number, lengthBytes: number): void {
     const offset = va - source.virtualAddress
     const length = lengthBytes === 0 ? source.byteCount - offset : lengthBytes
-    const { window } = this.#memory
-    window.putLe64(MDL.startVa, va - (va % PAGE_BYTES), target.at)
-    window.putLe32(MDL.byteOffset, va % PAGE_BYTES, target.at)
-    window.putLe32(MDL.byteCount, length, target.at)
+    this.#describe(target.word, va, length)
     const first = (target.startVa - source.startVa) / PAGE_BYTES
     const count = target.pageCount
     for (let index = 0; index < count; index++) target.setPage(index, source.page(first + index))

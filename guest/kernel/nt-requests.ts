@@ -16,6 +16,7 @@ import { Irql } from './irql.ts'
 import { IO_STATUS_BLOCK } from './layout.ts'
 import { NtStatus, ntError, ntSuccess } from './nt-status.ts'
 import type { Routine } from './routine.ts'
+import { blockInformation, blockStatus } from './status-block.ts'
 import { Mode, settled, type Waiting } from './thread.ts'
 import type { ThreadIrps } from './thread-irps.ts'
 import type { WindowsVersion } from './version.ts'
@@ -168,8 +169,7 @@ export class NtRequests {
     if (event !== null) {
       if (status === NtStatus.PENDING) {
         yield* waits.wait([event.at], true)
-        status = (space.window(iosb, IO_STATUS_BLOCK.$size)?.le32(IO_STATUS_BLOCK.status) ??
-          NtStatus.ACCESS_VIOLATION) as NtStatus
+        status = blockStatus(space, iosb) ?? NtStatus.ACCESS_VIOLATION
       }
       events.dereference(event.at)
     }
@@ -249,8 +249,7 @@ export class NtRequests {
       status = file.finalStatus
     }
     if (position !== null && ntSuccess(status)) {
-      const moved = this.#parts.space.window(userIosb, IO_STATUS_BLOCK.$size)
-      file.currentByteOffset = position + (moved?.le64(IO_STATUS_BLOCK.information) ?? 0)
+      file.currentByteOffset = position + (blockInformation(this.#parts.space, userIosb) ?? 0)
     }
     files.unlock(file)
     return status

@@ -21,6 +21,7 @@ export function poolTagText(tag: number): string {
 
 /** What freed memory is filled with. As a pointer it reaches nothing. */
 export const POISON = 0x6b
+const POISON_WORD = POISON * 0x101_0101
 /** What fresh memory is filled with, so that nobody relies on zeros that are not promised. */
 const FRESH = 0xcd
 
@@ -30,22 +31,29 @@ const HEADER_BYTES = 16
 const GUARD_BYTES = 8
 const PATTERN = 0x5aa5c33c
 
-const TAG = 0 as Field<'le32'>
-const LENGTH = 4 as Field<'le32'>
-const HEAD_PATTERN = 8 as Field<'le32'>
+/** Where the header's fields lie, in words. */
+const LENGTH = 1
+const HEAD_PATTERN = 2
 const WORD = 0 as Field<'le32'>
 
 /** Block sizes with their header and guard; larger ones are whole pages. */
 const CLASS_BYTES = [32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048]
+/** The class of a gross length, by its 16-byte units. */
+const CLASS_OF = Uint8Array.from({ length: 2048 / 16 + 1 }, (_, units) =>
+  CLASS_BYTES.findIndex((bytes) => units * 16 <= bytes),
+)
 /** Freed blocks of one size that stay poisoned before the first of them is used again. */
 const QUARANTINE_BLOCKS = 16
 
+/** A place that was allocated once. Used again with it, so that a request's memory costs no object. */
 interface PoolBlock {
-  readonly tag: number
-  readonly type: PoolType
-  readonly lengthBytes: number
+  live: boolean
+  tag: number
+  type: PoolType
+  /** Of the allocation, or of the poison it left. */
+  lengthBytes: number
   /** Counts allocations: names a block in a report. */
-  readonly serial: number
+  serial: number
 }
 
 /** One tag's use. */
@@ -62,10 +70,11 @@ export interface PoolUse {
 export class Pool {
   readonly #memory: KernelMemory
   readonly #frames: PageFrames
-  readonly #live: Map<number, PoolBlock>
-  /** Freed addresses and the length that was poisoned, oldest first, by class. */
+  /** By address: what is live, and what was freed and is poisoned. */
+  readonly #blocks: Map<number, PoolBlock>
+  /** Freed addresses, oldest first, by class. */
   readonly #freed: number[][]
-  readonly #poisoned: Map<number, number>
+  #count: number
   #serial: number
   /** Asked before each allocation; true fails it. Low-resource simulation is built on this. */
   refuse: ((tag: number, lengthBytes: number) => boolean) | null
@@ -73,29 +82,30 @@ export class Pool {
   constructor(memory: KernelMemory, frames: PageFrames) {
     this.#memory = memory
     this.#frames = frames
-    this.#live = new Map()
+    this.#blocks = new Map()
     this.#freed = CLASS_BYTES.map(() => [])
-    this.#poisoned = new Map()
+    this.#count = 0
     this.#serial = 0
     this.refuse = null
   }
 
   /** Live blocks. */
   get count(): number {
-    return this.#live.size
+    return this.#count
   }
 
   /** Live blocks of one tag. */
   countOf(tag: number): number {
     let count = 0
-    for (const block of this.#live.values()) if (block.tag === tag) count++
+    for (const block of this.#blocks.values()) if (block.live && block.tag === tag) count++
     return count
   }
 
   /** What is allocated now, by tag. */
   uses(): readonly PoolUse[] {
     const byTag = new Map<number, { blocks: number; bytes: number }>()
-    for (const { tag, lengthBytes } of this.#live.values()) {
+    for (const { live, tag, lengthBytes } of this.#blocks.values()) {
+      if (!live) continue
       const use = byTag.get(tag) ?? { blocks: 0, bytes: 0 }
       use.blocks++
       use.bytes += lengthBytes
@@ -110,69 +120,99 @@ export class Pool {
     if (!(lengthBytes >= 0)) keBugCheckEx(BugCode.BAD_POOL_CALLER, 0, 0, type, tag)
     if (this.refuse?.(tag, lengthBytes) === true) return 0
     const gross = HEADER_BYTES + lengthBytes + GUARD_BYTES
-    const size = CLASS_BYTES.findIndex((bytes) => gross <= bytes)
+    const size = classOf(gross)
     const start = size < 0 ? this.#takePages(gross) : this.#takeClass(size)
     if (start === 0) return 0
-    const { window, bytes } = this.#memory
+    const { words, bytes } = this.#memory
     const at = start + HEADER_BYTES
-    window.putLe32(TAG, tag, start)
-    window.putLe32(LENGTH, lengthBytes, start)
-    window.putLe32(HEAD_PATTERN, PATTERN, start)
+    const word = start >>> 2
+    words[word] = tag
+    words[word + LENGTH] = lengthBytes
+    words[word + HEAD_PATTERN] = PATTERN
     bytes.fill(FRESH, at, at + lengthBytes)
-    window.putLe32(WORD, PATTERN, at + lengthBytes)
-    this.#live.set(at, { tag, type, lengthBytes, serial: this.#serial++ })
+    this.#putGuard(at + lengthBytes)
+    const serial = this.#serial++
+    const kept = this.#blocks.get(at)
+    if (kept === undefined) this.#blocks.set(at, { live: true, tag, type, lengthBytes, serial })
+    else {
+      kept.live = true
+      kept.tag = tag
+      kept.type = type
+      kept.lengthBytes = lengthBytes
+      kept.serial = serial
+    }
+    this.#count++
     return at
   }
 
   /** ExFreePool. */
   free(at: number, irql: Irql): void {
-    const block = this.#live.get(at)
-    if (block === undefined) {
-      keBugCheckEx(BugCode.BAD_POOL_CALLER, this.#poisoned.has(at) ? 7 : 0x46, at)
-    }
+    const block = this.#blocks.get(at)
+    if (block === undefined || !block.live)
+      keBugCheckEx(BugCode.BAD_POOL_CALLER, block === undefined ? 0x46 : 7, at)
     if (irql > limitOf(block.type)) keBugCheckEx(BugCode.BAD_POOL_CALLER, 9, irql, block.type, at)
     this.#checkGuards(at, block)
-    this.#live.delete(at)
+    block.live = false
+    this.#count--
     const gross = HEADER_BYTES + block.lengthBytes + GUARD_BYTES
-    const size = CLASS_BYTES.findIndex((bytes) => gross <= bytes)
+    const size = classOf(gross)
     this.#memory.bytes.fill(POISON, at, at + block.lengthBytes)
-    if (size < 0) this.#frames.free((at - HEADER_BYTES) / PAGE_BYTES, pagesOf(gross))
-    else if (!this.#frames.isRetained(Math.floor(at / PAGE_BYTES))) {
-      this.#poisoned.set(at, block.lengthBytes)
+    if (size >= 0 && !this.#frames.isRetained(Math.floor(at / PAGE_BYTES))) {
       this.#freed[size]?.push(at)
+      return
     }
+    // Pages go back to where they came from; those a device may still write stay as they are.
+    this.#blocks.delete(at)
+    if (size < 0) this.#frames.free((at - HEADER_BYTES) / PAGE_BYTES, pagesOf(gross))
   }
 
   /** Whether the address is the start of a live block. */
   owns(at: number): boolean {
-    return this.#live.has(at)
+    return this.#blocks.get(at)?.live === true
   }
 
   /** Bytes of a live block. */
   lengthOf(at: number): number {
-    return this.#live.get(at)?.lengthBytes ?? 0
+    const block = this.#blocks.get(at)
+    return block?.live === true ? block.lengthBytes : 0
   }
 
   /** Looks for overruns of live blocks and writes into freed ones. */
   check(): void {
-    for (const [at, block] of this.#live) this.#checkGuards(at, block)
-    for (const [at, lengthBytes] of this.#poisoned) this.#checkPoison(at, lengthBytes)
+    for (const [at, block] of this.#blocks) {
+      if (block.live) this.#checkGuards(at, block)
+      else this.#checkPoison(at, block.lengthBytes)
+    }
   }
 
   #checkGuards(at: number, block: PoolBlock): void {
-    const { window } = this.#memory
-    const start = at - HEADER_BYTES
+    const { words } = this.#memory
+    const word = (at - HEADER_BYTES) >>> 2
     const whole =
-      window.le32(TAG, start) === block.tag &&
-      window.le32(LENGTH, start) === block.lengthBytes &&
-      window.le32(HEAD_PATTERN, start) === PATTERN &&
-      window.le32(WORD, at + block.lengthBytes) === PATTERN
+      words[word] === block.tag &&
+      words[word + LENGTH] === block.lengthBytes &&
+      words[word + HEAD_PATTERN] === PATTERN &&
+      this.#guard(at + block.lengthBytes) === PATTERN
     if (!whole) keBugCheckEx(BugCode.BAD_POOL_HEADER, 0x20, at, block.tag, block.serial)
   }
 
+  /** The pattern behind a block, whose length need not be a whole number of words. */
+  #guard(at: number): number {
+    const { words, window } = this.#memory
+    return at % 4 === 0 ? (words[at >>> 2] as number) : window.le32(WORD, at)
+  }
+
+  #putGuard(at: number): void {
+    const { words, window } = this.#memory
+    if (at % 4 === 0) words[at >>> 2] = PATTERN
+    else window.putLe32(WORD, PATTERN, at)
+  }
+
   #checkPoison(at: number, lengthBytes: number): void {
-    const { bytes } = this.#memory
-    for (let offset = 0; offset < lengthBytes; offset++) {
+    const { words, bytes } = this.#memory
+    let offset = 0
+    while (offset + 4 <= lengthBytes && words[(at + offset) >>> 2] === POISON_WORD) offset += 4
+    for (; offset < lengthBytes; offset++) {
       if (bytes[at + offset] !== POISON) keBugCheckEx(BugCode.DRIVER_CORRUPTED_EXPOOL, at + offset, 2, 1, at)
     }
   }
@@ -184,11 +224,8 @@ export class Pool {
     }
     const at = freed.shift()
     if (at === undefined) return 0
-    const poisoned = this.#poisoned.get(at)
-    if (poisoned !== undefined) {
-      this.#checkPoison(at, poisoned)
-      this.#poisoned.delete(at)
-    }
+    const block = this.#blocks.get(at)
+    if (block !== undefined) this.#checkPoison(at, block.lengthBytes)
     return at - HEADER_BYTES
   }
 
@@ -209,6 +246,12 @@ export class Pool {
     const page = this.#frames.allocateRun(pagesOf(gross))
     return page < 0 ? 0 : page * PAGE_BYTES
   }
+}
+
+/** -1: whole pages. */
+function classOf(gross: number): number {
+  const units = (gross + 15) >>> 4
+  return units < CLASS_OF.length ? (CLASS_OF[units] as number) : -1
 }
 
 function limitOf(type: PoolType): Irql {

@@ -183,10 +183,9 @@ export class Scheduler {
 
   /** Ends a thread's wait: out of every list, ready, with `status` as the wait's result. */
   unwait(thread: Thread, status: NtStatus): void {
-    const { window } = this.#memory
     let block = thread.waitBlocks
     for (let left = thread.waitCount; left > 0; left--) {
-      removeEntry(window, block + KWAIT_BLOCK.waitListEntry)
+      removeEntry(this.#memory, block + KWAIT_BLOCK.waitListEntry)
       block += KWAIT_BLOCK.$size
     }
     thread.waitCount = 0

@@ -62,11 +62,10 @@ export class StartIo {
       this.#cancellation.acquire()
       irp.cancelRoutine = cancel
     }
-    const { window } = this.#memory
     const queued =
       key === null
-        ? keInsertDeviceQueue(window, device.deviceQueue, irp.deviceQueueEntry)
-        : keInsertByKeyDeviceQueue(window, device.deviceQueue, irp.deviceQueueEntry, key)
+        ? keInsertDeviceQueue(this.#memory, device.deviceQueue, irp.deviceQueueEntry)
+        : keInsertByKeyDeviceQueue(this.#memory, device.deviceQueue, irp.deviceQueueEntry, key)
     if (queued) this.#queued(device, irp, cancel)
     else this.#begin(device, irp, cancel !== 0)
     this.#hal.lower(before)
@@ -132,11 +131,10 @@ export class StartIo {
   #next(device: DeviceObject, cancelable: boolean, key: number | null): void {
     if (cancelable) this.#cancellation.acquire()
     device.currentIrp = 0
-    const { window } = this.#memory
     const entry =
       key === null
-        ? keRemoveDeviceQueue(window, device.deviceQueue)
-        : keRemoveByKeyDeviceQueue(window, device.deviceQueue, key)
+        ? keRemoveDeviceQueue(this.#memory, device.deviceQueue)
+        : keRemoveByKeyDeviceQueue(this.#memory, device.deviceQueue, key)
     if (entry === 0) {
       if (cancelable) this.#cancellation.release(Irql.DISPATCH)
       return

@@ -25,7 +25,7 @@ export class Synchronization {
   /** KeInitializeEvent. */
   initializeEvent(at: number, notification: boolean, signalled: boolean): KEvent {
     const type = notification ? DispatcherType.NOTIFICATION_EVENT : DispatcherType.SYNCHRONIZATION_EVENT
-    initializeHeader(this.#memory.window, at, type, KEVENT.$size, signalled ? 1 : 0)
+    initializeHeader(this.#memory, at, type, KEVENT.$size, signalled ? 1 : 0)
     return new KEvent(this.#memory, at)
   }
 
@@ -53,7 +53,7 @@ export class Synchronization {
   }
 
   initializeSemaphore(at: number, count: number, limit: number): KSemaphore {
-    initializeHeader(this.#memory.window, at, DispatcherType.SEMAPHORE, KSEMAPHORE.$size, count)
+    initializeHeader(this.#memory, at, DispatcherType.SEMAPHORE, KSEMAPHORE.$size, count)
     const semaphore = new KSemaphore(this.#memory, at)
     semaphore.limit = limit
     return semaphore
@@ -71,12 +71,12 @@ export class Synchronization {
 
   /** KeInitializeMutex; a mutex of the kernel keeps normal kernel APCs away while it is held. */
   initializeMutex(at: number): KMutant {
-    initializeHeader(this.#memory.window, at, DispatcherType.MUTANT, KMUTANT.$size, 1)
+    initializeHeader(this.#memory, at, DispatcherType.MUTANT, KMUTANT.$size, 1)
     const mutant = new KMutant(this.#memory, at)
     mutant.ownerThread = 0
     mutant.abandoned = false
     mutant.apcDisable = 1
-    initializeList(this.#memory.window, mutant.listEntry)
+    initializeList(this.#memory, mutant.listEntry)
     return mutant
   }
 
@@ -96,7 +96,7 @@ export class Synchronization {
   initializeTimer(at: number, notification: boolean): KTimer {
     const type = notification ? DispatcherType.NOTIFICATION_TIMER : DispatcherType.SYNCHRONIZATION_TIMER
     this.#memory.zero(at, KTIMER.$size)
-    initializeHeader(this.#memory.window, at, type, KTIMER.$size, 0)
+    initializeHeader(this.#memory, at, type, KTIMER.$size, 0)
     return new KTimer(this.#memory, at)
   }
 

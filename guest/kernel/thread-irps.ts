@@ -31,8 +31,8 @@ export class ThreadIrps {
 
   of(thread: Thread): Irp[] {
     const found: Irp[] = []
-    const { window, irpList } = thread
-    for (let entry = firstEntry(window, irpList); entry !== 0; entry = nextEntry(window, irpList, entry)) {
+    const { memory, irpList } = thread
+    for (let entry = firstEntry(memory, irpList); entry !== 0; entry = nextEntry(memory, irpList, entry)) {
       found.push(this.#irps.irpAt(entry - IRP.threadListEntry))
     }
     return found
@@ -75,7 +75,7 @@ export class ThreadIrps {
   /** Cuts loose what a driver does not give back; when it does, nobody is told. */
   disassociate(thread: Thread): void {
     for (const irp of this.of(thread)) {
-      removeEntry(thread.window, irp.threadListEntry)
+      removeEntry(thread.memory, irp.threadListEntry)
       irp.thread = 0
     }
   }

@@ -77,9 +77,9 @@ export class Thread extends KernelRecord {
     this.waitCount = 0
     this.kernelApcDisable = 0
     memory.zero(at, ETHREAD.$size)
-    initializeHeader(memory.window, at, DispatcherType.THREAD, ETHREAD.$size, 0)
+    initializeHeader(memory, at, DispatcherType.THREAD, ETHREAD.$size, 0)
     for (const list of [this.irpList, this.mutantList, this.kernelApcs, this.userApcs]) {
-      initializeList(memory.window, list)
+      initializeList(memory, list)
     }
     memory.window.putLe64(ETHREAD.threadId, id, at)
   }
@@ -99,10 +99,10 @@ export class Thread extends KernelRecord {
   }
 
   get hasKernelApc(): boolean {
-    return !listIsEmpty(this.window, this.kernelApcs)
+    return !listIsEmpty(this.memory, this.kernelApcs)
   }
   get hasUserApc(): boolean {
-    return !listIsEmpty(this.window, this.userApcs)
+    return !listIsEmpty(this.memory, this.userApcs)
   }
   /** Requests it issued that are not finished. */
   get hasIrps(): boolean {

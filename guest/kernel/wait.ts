@@ -143,7 +143,7 @@ export class Waits {
     window.putLe16(KWAIT_BLOCK.waitKey, index, block)
     window.putLe16(KWAIT_BLOCK.waitType, any ? 1 : 0, block)
     insertTail(
-      window,
+      this.#memory,
       new DispatcherObject(this.#memory, object).waitListHead,
       block + KWAIT_BLOCK.waitListEntry,
     )
@@ -197,7 +197,7 @@ export class Waits {
     if (mutant.signalState !== 0) return 0
     mutant.ownerThread = thread.at
     thread.kernelApcDisable += mutant.apcDisable
-    insertTail(this.#memory.window, thread.mutantList, mutant.listEntry)
+    insertTail(this.#memory, thread.mutantList, mutant.listEntry)
     if (!mutant.abandoned) return 0
     mutant.abandoned = false
     return NtStatus.ABANDONED
@@ -208,16 +208,16 @@ export class Waits {
     const { window } = this.#memory
     const object = new DispatcherObject(this.#memory, at)
     const head = object.waitListHead
-    for (let entry = firstEntry(window, head); entry !== 0 && object.signalState > 0; ) {
+    for (let entry = firstEntry(this.#memory, head); entry !== 0 && object.signalState > 0; ) {
       const block = entry - KWAIT_BLOCK.waitListEntry
       const thread = this.#scheduler.threadAt(window.le64(KWAIT_BLOCK.thread, block))
       if (thread === null) keBugCheckEx(BugCode.PAGE_FAULT_IN_NONPAGED_AREA, block, 0, at)
       const status = this.#satisfy(thread, block, at)
       // A thread may wait for one object twice: after a wake the list is another one.
-      if (status === null) entry = nextEntry(window, head, entry)
+      if (status === null) entry = nextEntry(this.#memory, head, entry)
       else {
         this.#scheduler.unwait(thread, status)
-        entry = firstEntry(window, head)
+        entry = firstEntry(this.#memory, head)
       }
     }
   }
@@ -242,9 +242,8 @@ export class Waits {
 
   /** Lets go of the mutexes a thread held when it ended. */
   abandon(thread: Thread): void {
-    const { window } = this.#memory
     for (;;) {
-      const entry = firstEntry(window, thread.mutantList)
+      const entry = firstEntry(this.#memory, thread.mutantList)
       if (entry === 0) return
       const mutant = new KMutant(this.#memory, entry - new KMutant(this.#memory, 0).listEntry)
       mutant.abandoned = true
@@ -255,7 +254,7 @@ export class Waits {
   /** The owner has no more claim on it. */
   release(mutant: KMutant): void {
     const owner = this.#scheduler.threadAt(mutant.ownerThread)
-    removeEntry(this.#memory.window, mutant.listEntry)
+    removeEntry(this.#memory, mutant.listEntry)
     mutant.signalState = 1
     mutant.ownerThread = 0
     this.wake(mutant.at)

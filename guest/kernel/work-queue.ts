@@ -65,7 +65,7 @@ export class WorkQueue {
     this.#filled = synchronization.initializeSemaphore(room + 16, 0, 0x7fff_ffff)
     this.#outstanding = 0
     this.#spawned = []
-    initializeList(memory.window, room)
+    initializeList(memory, room)
     this.#runIoWork = routines.register((item: number) => this.#ioWork(item))
     for (let index = 0; index < WORKERS; index++) {
       scheduler.create(() => this.#work(), { name: `worker ${index}`, priority: WORKER_PRIORITY })
@@ -82,7 +82,7 @@ export class WorkQueue {
     const { window } = this.#memory
     window.putLe64(WORK_QUEUE_ITEM.workerRoutine, routine, item)
     window.putLe64(WORK_QUEUE_ITEM.parameter, parameter, item)
-    insertTail(window, this.#head, item)
+    insertTail(this.#memory, this.#head, item)
     this.#outstanding++
     this.#synchronization.releaseSemaphore(this.#filled, 1)
   }
@@ -113,7 +113,7 @@ export class WorkQueue {
   }
 
   *#runItem(): Waiting<void> {
-    const item = removeHead(this.#memory.window, this.#head)
+    const item = removeHead(this.#memory, this.#head)
     if (item === 0) return
     const { window } = this.#memory
     const routine = window.le64(WORK_QUEUE_ITEM.workerRoutine, item) as Routine<WorkRoutine>
@@ -126,7 +126,7 @@ export class WorkQueue {
     const at = this.#pool.allocate(PoolType.NON_PAGED, IO_WORKITEM.$size, WORK_TAG, this.#hal.irql)
     if (at === 0) return 0
     this.#memory.zero(at, IO_WORKITEM.$size)
-    initializeList(this.#memory.window, at)
+    initializeList(this.#memory, at)
     this.#memory.window.putLe64(IO_WORKITEM.ioObject, device.at, at)
     return at
   }
@@ -151,8 +151,8 @@ export class WorkQueue {
 
   /** IoFreeWorkItem. One that is queued is a bug check. */
   freeIoItem(item: number): void {
-    if (!listIsEmpty(this.#memory.window, item)) {
-      removeEntry(this.#memory.window, item)
+    if (!listIsEmpty(this.#memory, item)) {
+      removeEntry(this.#memory, item)
       keBugCheckEx(BugCode.DRIVER_VERIFIER_DETECTED_VIOLATION, 0xd2, item)
     }
     this.#pool.free(item, this.#hal.irql)

@@ -25,12 +25,12 @@ interface Keeper {
 function withCancelRoutine(rig: Rig): Keeper {
   const { kernel } = rig
   const head = rig.room(16)
-  const { window } = kernel.parts.memory
-  initializeList(window, head)
+  const { memory } = kernel.parts
+  initializeList(memory, head)
   const cancelled = kernel.routine((_device: DeviceObject | null, irp: Irp) => {
     expect(irp.cancel).toBe(true)
     expect(irp.cancelRoutine).toBe(0)
-    removeEntry(window, irp.listEntry)
+    removeEntry(memory, irp.listEntry)
     kernel.ioReleaseCancelSpinLock(irp.cancelIrql)
     finish(kernel, irp, NtStatus.CANCELLED)
   })
@@ -43,18 +43,18 @@ function withCancelRoutine(rig: Rig): Keeper {
         finish(kernel, irp, NtStatus.CANCELLED)
         return NtStatus.PENDING
       }
-      insertTail(window, head, irp.listEntry)
+      insertTail(memory, head, irp.listEntry)
       kernel.ioSetCancelRoutine(irp, cancelled)
       kernel.ioReleaseCancelSpinLock(before)
       return NtStatus.PENDING
     },
     next() {
       const before = kernel.ioAcquireCancelSpinLock()
-      const entry = firstEntry(window, head)
+      const entry = firstEntry(memory, head)
       const irp = entry === 0 ? null : kernel.irpAt(entry - LIST_ENTRY_OF_IRP)
       if (irp !== null) {
         kernel.ioSetCancelRoutine(irp, NO_ROUTINE)
-        removeEntry(window, irp.listEntry)
+        removeEntry(memory, irp.listEntry)
       }
       kernel.ioReleaseCancelSpinLock(before)
       if (irp !== null) finish(kernel, irp, NtStatus.SUCCESS, 1)
@@ -65,21 +65,21 @@ function withCancelRoutine(rig: Rig): Keeper {
 /** With a cancel-safe queue, by context or by order. */
 function withQueue(rig: Rig, byContext: boolean): Keeper {
   const { kernel } = rig
-  const { window } = kernel.parts.memory
+  const { memory } = kernel.parts
   const room = rig.room(IO_CSQ.$size + 16 + 8)
   const head = room + IO_CSQ.$size
   const lock = head + 16
-  initializeList(window, head)
+  initializeList(memory, head)
   kernel.keInitializeSpinLock(lock)
   const contexts: number[] = []
   const csq = kernel.ioCsqInitialize(room, {
     insertIrp: kernel.routine((_csq: Csq, irp: Irp) => {
-      insertTail(window, head, irp.listEntry)
+      insertTail(memory, head, irp.listEntry)
       return NtStatus.SUCCESS
     }),
-    removeIrp: kernel.routine((_csq: Csq, irp: Irp) => removeEntry(window, irp.listEntry)),
+    removeIrp: kernel.routine((_csq: Csq, irp: Irp) => removeEntry(memory, irp.listEntry)),
     peekNextIrp: kernel.routine((_csq: Csq, irp: Irp | null) => {
-      const entry = irp === null ? firstEntry(window, head) : nextEntry(window, head, irp.listEntry)
+      const entry = irp === null ? firstEntry(memory, head) : nextEntry(memory, head, irp.listEntry)
       return entry === 0 ? null : kernel.irpAt(entry - LIST_ENTRY_OF_IRP)
     }),
     acquireLock: kernel.routine(() => kernel.keAcquireSpinLock(lock)),
@@ -109,11 +109,11 @@ function withQueue(rig: Rig, byContext: boolean): Keeper {
 /** With the device's own queue: IoStartPacket and StartIo. */
 function withStartIo(rig: Rig): Keeper {
   const { kernel } = rig
-  const { window } = kernel.parts.memory
+  const { memory } = kernel.parts
   const cancelled = kernel.routine((device: DeviceObject | null, irp: Irp) => {
     const current = device !== null && device.currentIrp === irp.at
     // The current request is StartIo's, and leaves the queue's order to it.
-    const removed = !current && keRemoveEntryDeviceQueue(window, irp.deviceQueueEntry)
+    const removed = !current && keRemoveEntryDeviceQueue(memory, irp.deviceQueueEntry)
     kernel.ioReleaseCancelSpinLock(irp.cancelIrql)
     if (current || removed) finish(kernel, irp, NtStatus.CANCELLED)
     if (current && device !== null) {

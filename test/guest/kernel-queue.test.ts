@@ -28,23 +28,23 @@ describe('a device queue', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
         const rig = new Rig()
-        const { window } = rig.kernel.parts.memory
+        const { memory } = rig.kernel.parts
         const queue = rig.room(KDEVICE_QUEUE.$size)
         const room = rig.room(8 * KDEVICE_QUEUE_ENTRY.$size)
         const at = (entry: number): number => room + entry * KDEVICE_QUEUE_ENTRY.$size
-        keInitializeDeviceQueue(window, queue)
+        keInitializeDeviceQueue(memory, queue)
         let busy = false
         let queued: { entry: number; key: number }[] = []
         const keys = new Map<number, number>()
         for (const { do: what, entry, key } of steps) {
           const inside = queued.some((one) => one.entry === entry)
           if (what === 'insert' && !inside) {
-            expect(keInsertDeviceQueue(window, queue, at(entry))).toBe(busy)
+            expect(keInsertDeviceQueue(memory, queue, at(entry))).toBe(busy)
             if (busy) queued.push({ entry, key: keys.get(entry) ?? 0 })
             busy = true
           } else if (what === 'insert by key' && !inside) {
             keys.set(entry, key)
-            expect(keInsertByKeyDeviceQueue(window, queue, at(entry), key)).toBe(busy)
+            expect(keInsertByKeyDeviceQueue(memory, queue, at(entry), key)).toBe(busy)
             if (busy) {
               const place = queued.findIndex((one) => one.key > key)
               queued.splice(place < 0 ? queued.length : place, 0, { entry, key })
@@ -56,14 +56,14 @@ describe('a device queue', () => {
             if (next === undefined) busy = false
             const got =
               what === 'remove'
-                ? keRemoveDeviceQueue(window, queue)
-                : keRemoveByKeyDeviceQueue(window, queue, key)
+                ? keRemoveDeviceQueue(memory, queue)
+                : keRemoveByKeyDeviceQueue(memory, queue, key)
             expect(got).toBe(next === undefined ? 0 : at(next.entry))
           } else if (what === 'take out') {
-            expect(keRemoveEntryDeviceQueue(window, at(entry))).toBe(inside)
+            expect(keRemoveEntryDeviceQueue(memory, at(entry))).toBe(inside)
             queued = queued.filter((one) => one.entry !== entry)
           }
-          expect(deviceQueueIsBusy(window, queue)).toBe(busy)
+          expect(deviceQueueIsBusy(memory, queue)).toBe(busy)
         }
         rig.end()
       }),

@@ -35,20 +35,20 @@ class Bottom {
     this.rig = rig
     this.#random = random
     const { kernel } = rig
-    const { window } = kernel.parts.memory
+    const { memory } = kernel.parts
     const room = rig.room(IO_CSQ.$size + 16 + 8)
     this.#head = room + IO_CSQ.$size
     const lock = this.#head + 16
-    initializeList(window, this.#head)
+    initializeList(memory, this.#head)
     this.csq = kernel.ioCsqInitialize(room, {
       insertIrp: kernel.routine((_csq: Csq, irp: Irp) => {
-        insertTail(window, this.#head, irp.listEntry)
+        insertTail(memory, this.#head, irp.listEntry)
         return Status.SUCCESS
       }),
-      removeIrp: kernel.routine((_csq: Csq, irp: Irp) => removeEntry(window, irp.listEntry)),
+      removeIrp: kernel.routine((_csq: Csq, irp: Irp) => removeEntry(memory, irp.listEntry)),
       peekNextIrp: kernel.routine((_csq: Csq, irp: Irp | null) => {
         const entry =
-          irp === null ? firstEntry(window, this.#head) : nextEntry(window, this.#head, irp.listEntry)
+          irp === null ? firstEntry(memory, this.#head) : nextEntry(memory, this.#head, irp.listEntry)
         return entry === 0 ? null : kernel.irpAt(entry - LIST_ENTRY_OF_IRP)
       }),
       acquireLock: kernel.routine(() => kernel.keAcquireSpinLock(lock)),

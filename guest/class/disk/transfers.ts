@@ -56,7 +56,7 @@ export class Transfers {
     this.#packets = null
     this.#pumping = false
     this.#head = head
-    initializeList(kernel.parts.memory.window, this.#head)
+    initializeList(kernel.parts.memory, this.#head)
     this.#cancel = kernel.routine((_device: unknown, irp: Irp) => this.#cancelled(irp))
   }
 
@@ -87,7 +87,7 @@ export class Transfers {
     kernel.ioSetCancelRoutine(irp, this.#cancel)
     // Cancelled before anyone could hear of it.
     if (irp.cancel && kernel.ioSetCancelRoutine(irp, NO_ROUTINE) !== 0) irp.status = NtStatus.CANCELLED
-    insertTail(kernel.parts.memory.window, this.#head, irp.listEntry)
+    insertTail(kernel.parts.memory, this.#head, irp.listEntry)
     this.#pump()
     this.#lower(before)
     return NtStatus.PENDING
@@ -118,9 +118,8 @@ export class Transfers {
   #pump(): void {
     if (this.#pumping) return
     this.#pumping = true
-    const { window } = this.#kernel.parts.memory
     for (;;) {
-      const entry = firstEntry(window, this.#head)
+      const entry = firstEntry(this.#kernel.parts.memory, this.#head)
       if (entry === 0) break
       const irp = this.#kernel.irpAt(entry - (IRP.listEntry as number))
       if (ntSuccess(irp.status)) {
@@ -129,7 +128,7 @@ export class Transfers {
         if (packet === null) break
         if (!this.#sendNext(irp, packet)) continue
       }
-      removeEntry(window, irp.listEntry)
+      removeEntry(this.#kernel.parts.memory, irp.listEntry)
       this.#release(irp)
     }
     this.#pumping = false
@@ -175,11 +174,10 @@ export class Transfers {
     const out = irp.driverContext(OUT) - 1
     irp.putDriverContext(OUT, out)
     if (out > 0) return
-    const { window } = this.#kernel.parts.memory
     if (irp.driverContext(PHASE) === Phase.TRANSFER_THEN_FLUSH && ntSuccess(irp.status)) {
       irp.putDriverContext(PHASE, Phase.FLUSH)
       irp.putDriverContext(OUT, 1)
-      insertTail(window, this.#head, irp.listEntry)
+      insertTail(this.#kernel.parts.memory, this.#head, irp.listEntry)
       return
     }
     this.#kernel.ioSetCancelRoutine(irp, NO_ROUTINE)
@@ -194,7 +192,7 @@ export class Transfers {
     irp.putDriverContext(OUT, irp.driverContext(OUT) + 1)
     this.#kernel.ioReleaseCancelSpinLock(irp.cancelIrql as Irql)
     const before = this.#raise()
-    const waiting = !listIsEmpty(this.#kernel.parts.memory.window, irp.listEntry)
+    const waiting = !listIsEmpty(this.#kernel.parts.memory, irp.listEntry)
     // What is all sent ends as its pieces do: they may have moved every byte.
     if (waiting && ntSuccess(irp.status)) irp.status = NtStatus.CANCELLED
     this.#packets?.cancelOf(irp)
