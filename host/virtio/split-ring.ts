@@ -1,5 +1,4 @@
 import type { DmaSpace } from '../../protocol/dma.ts'
-import type { Field } from '../../protocol/layout.ts'
 import { gpa } from '../../protocol/memory.ts'
 import type { RequirementId } from '../../protocol/requirement.ts'
 import type { Violation } from '../../protocol/violation.ts'
@@ -10,7 +9,6 @@ import {
   availEventBase,
   availRingBytes,
   DESC_ALIGN,
-  DescFlag,
   descTableBytes,
   needEvent,
   USED_ALIGN,
@@ -18,23 +16,17 @@ import {
   usedEventBase,
   usedRingBytes,
   VirtqAvail,
-  VirtqDesc,
   VirtqEvent,
   VirtqUsed,
   VirtqUsedElem,
 } from '../../protocol/virtio/ring.ts'
 import type { Window } from '../../protocol/window.ts'
-import { Cursor } from '../../protocol/window.ts'
 import { Chain } from './chain.ts'
+import { ChainWalk } from './chain-walk.ts'
 import { placeInvalid } from './queue-place.ts'
 import type { DeviceRing, RingCare, RingJournal, RingListener } from './ring.ts'
 
 // Constants of this module are folded into optimized code; a property of an import is loaded every time.
-const DESC_BYTES = VirtqDesc.$size
-const DESC_ADDR = VirtqDesc.addr
-const DESC_LEN = VirtqDesc.len
-/** Flags and the next index lie side by side: one read has both. */
-const DESC_FLAGS_AND_NEXT = VirtqDesc.flags as number as Field<'le32'>
 const AVAIL_FLAGS = VirtqAvail.flags
 const AVAIL_IDX = VirtqAvail.idx
 const AVAIL_RING = VirtqAvail.ring
@@ -47,19 +39,12 @@ const ELEM_LEN = VirtqUsedElem.len
 const USED_BYTES = VirtqUsed.$size
 const EVENT = VirtqEvent.event
 const EVENT_BYTES = VirtqEvent.$size
-const NEXT = DescFlag.NEXT
-const WRITE = DescFlag.WRITE
-const INDIRECT = DescFlag.INDIRECT
 const NO_INTERRUPT = AvailFlag.NO_INTERRUPT
 const NO_NOTIFY = UsedFlag.NO_NOTIFY
 
 /** Where things lie in words of the areas, for the direct way to them. */
 const AVAIL_RING_HALF = AVAIL_RING / 2
-const TWO_32 = 0x1_0000_0000
 const WORD_MAX = 0xffff_ffff
-
-/** VIRTIO 1.2 section 2.7.5.2. One more than a used length can say. */
-const CHAIN_BYTES_MAX = 0x1_0000_0000
 
 /** What a split ring is started with. */
 export interface SplitRingSetup {
@@ -90,18 +75,13 @@ export class SplitRing implements DeviceRing {
   private readonly queue: number
   readonly size: number
   private readonly place: QueuePlace
-  private readonly indirect: boolean
   private readonly eventIdx: boolean
   private readonly listener: RingListener
   private readonly journal: RingJournal | null
   private readonly polled: boolean
-  private readonly descriptors: Window
+  private readonly walk: ChainWalk
   private readonly available: Window
   private readonly used: Window
-  /** Re-pointed at each indirect table. */
-  private readonly table: Cursor = new Cursor()
-  /** A descriptor that was read field by field. */
-  private readonly fetched: Uint32Array<ArrayBuffer> = new Uint32Array(4)
   private readonly usedEvent: number
   private readonly availEvent: number
   /** By head: its chain, live while its token is out. Made when a head is first seen. */
@@ -125,12 +105,11 @@ export class SplitRing implements DeviceRing {
     this.queue = setup.queue
     this.size = size
     this.place = setup.place
-    this.indirect = setup.indirect
     this.eventIdx = setup.eventIdx
     this.listener = setup.listener
     this.journal = setup.care?.journal ?? null
     this.polled = setup.care?.polled ?? false
-    this.descriptors = descriptors
+    this.walk = new ChainWalk(setup, descriptors)
     this.available = available
     this.used = used
     this.usedEvent = usedEventBase(size)
@@ -197,7 +176,7 @@ export class SplitRing implements DeviceRing {
       const chain = this.chains[head] ?? this.chainOf(head)
       if (chain.live) return this.distrust(head, retaken)
       if (this.journal !== null) this.journal.took(head)
-      if (this.walk(chain)) {
+      if (this.walk.read(chain)) {
         const id = this.taken + 1
         this.taken = id
         this.outCount++
@@ -295,109 +274,6 @@ export class SplitRing implements DeviceRing {
     if (head < this.size) this.refuse('split.head-in-flight', at, head, 0)
     else this.refuse('split.head-range', at, head, this.size - 1)
     return null
-  }
-
-  /**
-   * Reads a chain into `chain`. False: malformed and reported.
-   *
-   * One function with locals, because an address handed to a call that is not inlined is boxed: that alone
-   * costs more than the walk. What is refused leaves through small functions.
-   */
-  private walk(chain: Chain): boolean {
-    const { addresses, lengths } = chain
-    const size = this.size
-    const { plainBase, plainEnd } = this.dma
-    let table = this.descriptors
-    let words = table.words.length > 0 ? table.words : this.fetched
-    let tableBase = 0
-    // What makes an address of a base in the table.
-    let toAddress = this.place.descriptors
-    let limit = size
-    let indirect = false
-    let index = chain.head
-    let count = 0
-    let readableCount = 0
-    let readableBytes = 0
-    let writableBytes = 0
-    // One budget for the whole request. It counts buffers, so a table of exactly a queue size fits.
-    for (let budget = size; ; ) {
-      const base = tableBase + index * DESC_BYTES
-      if (budget === 0) return this.refuse('split.chain-length', base + toAddress, size + 1, size)
-      const at = words === this.fetched ? this.fetch(table, base) : base >>> 2
-      const high = words[at + 1] as number
-      const addr = high === 0 ? (words[at] as number) : (words[at] as number) + high * TWO_32
-      const len = words[at + 2] as number
-      const flagsAndNext = words[at + 3] as number
-      if ((flagsAndNext & INDIRECT) !== 0) {
-        if (!this.enter(indirect, addr, len, flagsAndNext & 0xffff)) return false
-        table = this.table.window
-        tableBase = this.table.base
-        // A table may lie anywhere, also where no word begins.
-        words = (tableBase >>> 2) * 4 === tableBase && table.words.length > 0 ? table.words : this.fetched
-        toAddress = addr - tableBase
-        limit = len / DESC_BYTES
-        index = 0
-        indirect = true
-        continue
-      }
-      budget--
-      // An empty buffer is legal and carries nothing.
-      if (len > 0) {
-        if (!(addr >= plainBase && len <= plainEnd - addr) && !this.dma.reaches(gpa(addr), len)) {
-          return this.refuse('split.buffer-backed', addr, len, this.dma.memory.end)
-        }
-        if ((flagsAndNext & WRITE) !== 0) writableBytes += len
-        else if (writableBytes > 0) {
-          const flags = flagsAndNext & 0xffff
-          return this.refuse('split.readable-after-writable', base + toAddress, flags, WRITE)
-        } else {
-          readableBytes += len
-          readableCount++
-        }
-        addresses[count] = addr
-        lengths[count] = len
-        count++
-      }
-      if ((flagsAndNext & NEXT) === 0) break
-      index = flagsAndNext >>> 16
-      if (!(index < limit)) return this.refuse('split.next-range', base + toAddress, index, limit - 1)
-    }
-    if (!(readableBytes + writableBytes <= CHAIN_BYTES_MAX)) {
-      const at = toAddress + tableBase
-      return this.refuse('split.chain-bytes', at, readableBytes + writableBytes, CHAIN_BYTES_MAX)
-    }
-    chain.count = count
-    chain.readableCount = readableCount
-    chain.readableBytes = readableBytes
-    chain.writableBytes = writableBytes
-    return true
-  }
-
-  /** Reads a descriptor where it cannot be read by words, each field once; it begins at the word returned. */
-  private fetch(table: Window, base: number): number {
-    const fetched = this.fetched
-    const addr = table.le64(DESC_ADDR, base)
-    // The last addresses there are have been rounded up to 2^64.
-    const high = Math.min(Math.floor(addr / TWO_32), WORD_MAX)
-    fetched[0] = Math.min(addr - high * TWO_32, WORD_MAX)
-    fetched[1] = high
-    fetched[2] = table.le32(DESC_LEN, base)
-    fetched[3] = table.le32(DESC_FLAGS_AND_NEXT, base)
-    return 0
-  }
-
-  /** Checks an indirect descriptor and points the table window at what it names. */
-  private enter(nested: boolean, at: number, len: number, flags: number): boolean {
-    if (!this.indirect) return this.refuse('split.indirect-not-negotiated', at, flags, 0)
-    if (nested) return this.refuse('split.indirect-nested', at, flags, 0)
-    if ((flags & NEXT) !== 0) return this.refuse('split.indirect-with-next', at, flags, INDIRECT)
-    if (len === 0 || len % DESC_BYTES !== 0 || !(len / DESC_BYTES <= this.size)) {
-      return this.refuse('split.indirect-length', at, len, this.size * DESC_BYTES)
-    }
-    if (!this.dma.point(this.table, gpa(at), len)) {
-      return this.refuse('split.indirect-backed', at, len, this.dma.memory.end)
-    }
-    return true
   }
 
   private use(head: number, writtenBytes: number): void {

@@ -9,6 +9,7 @@ const BLK = 'host/virtio/blk.ts'
 const REQUEST = 'host/virtio/blk-request.ts'
 const QUEUE = 'host/virtio/queue.ts'
 const RING = 'host/virtio/split-ring.ts'
+const WALK = 'host/virtio/chain-walk.ts'
 
 const FRESH = 'this.#state = fresh(this.#device.queueSizes.length)\n      this.#traceStatus()'
 const NOT_OFFERED = 'if (extra !== 0n) {'
@@ -118,19 +119,19 @@ export const deviceFaults: readonly Fault[] = [
   ),
   fault(
     'split.device.desc-table.4',
-    RING,
-    'const { words } = this.used\n',
-    'const { words } = this.used\n    this.descriptors.fill(0xff, head * 16 + 8, 4)\n',
+    WALK,
+    'if (isLeft) return this.walk(chain, index, words.length > 0)',
+    'this.descriptors.fill(0xff, chain.head * 16 + 8, 4)\n    if (isLeft) return this.walk(chain, index, words.length > 0)',
   ),
   fault(
     'split.device.indirect.1',
-    RING,
+    WALK,
     "if ((flags & NEXT) !== 0) return this.refuse('split.indirect-with-next'",
     "if ((flags & (NEXT | WRITE)) !== 0) return this.refuse('split.indirect-with-next'",
   ),
   fault(
     'split.device.indirect.2',
-    RING,
+    WALK,
     'if (!this.enter(indirect, addr, len, flagsAndNext & 0xffff)) return false',
     'if (count > 0 || !this.enter(indirect, addr, len, flagsAndNext & 0xffff)) return false',
   ),
