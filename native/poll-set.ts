@@ -84,6 +84,12 @@ export function waitFor(
   one ??= new PollSet(1)
   one.clear()
   one.add(descriptor, event)
-  one.wait(timeoutMs === null ? null : timeoutMs * 1000)
-  return one.ready(0)
+  // Asking only is what every kick and call does: no clock for it.
+  const until = timeoutMs === 0 ? 0 : performance.now() + (timeoutMs ?? 0)
+  for (;;) {
+    const leftMs = timeoutMs === 0 ? 0 : Math.max(0, until - performance.now())
+    if (one.wait(timeoutMs === null ? null : leftMs * 1000) > 0) return one.ready(0)
+    // A signal ends a wait early, and says nothing about the descriptor.
+    if (timeoutMs !== null && leftMs === 0) return false
+  }
 }

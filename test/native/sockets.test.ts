@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -6,6 +7,7 @@ import { Descriptor } from '../../native/descriptor.ts'
 import { EventDescriptor } from '../../native/event-descriptor.ts'
 import { F_SETFL, libc } from '../../native/libc.ts'
 import type { NativeError } from '../../native/native-error.ts'
+import { waitFor } from '../../native/poll-set.ts'
 import { Scratch } from '../../native/scratch.ts'
 import { SharedMemory } from '../../native/shared-memory.ts'
 import { UnixListener } from '../../native/unix-listener.ts'
@@ -13,6 +15,9 @@ import { UnixSocket, WOULD_BLOCK } from '../../native/unix-socket.ts'
 import { nativeOrSkip } from './native-or-skip.ts'
 
 const BLOCKING = 0
+const PATIENCE_MS = 30_000
+
+function heard(): void {}
 
 describe('an event', () => {
   nativeOrSkip()
@@ -36,6 +41,19 @@ describe('an event', () => {
     event.signal()
     expect(event.drain()).toBe(true)
     expect(event.drain()).toBe(false)
+  })
+
+  it('is waited for as long as was said, whatever signals come meanwhile', () => {
+    using event = EventDescriptor.create()
+    const { number } = event.descriptor
+    // Stays: a signal that comes later, after a failure, would end this process.
+    process.on('SIGUSR2', heard)
+    const signals = 'kill -USR2 $PPID; '.repeat(5)
+    const script = `${signals} printf '\\001\\000\\000\\000\\000\\000\\000\\000' >&3`
+    spawn('sh', ['-c', script], { stdio: ['ignore', 'ignore', 'ignore', number] })
+    expect(waitFor(event.descriptor, 'readable', PATIENCE_MS)).toBe(true)
+    expect(event.drain()).toBe(true)
+    expect(waitFor(event.descriptor, 'readable', 1)).toBe(false)
   })
 
   it('is taken over from a peer only when it is one', () => {
