@@ -14,9 +14,11 @@ export function numberPages(into: Uint8Array<ArrayBuffer>, first: number): void 
  * not a disk. The page numbers let every candidate see that it read what it was asked for.
  *
  * @param lengthBytes a multiple of 1 MiB.
+ * @param atOnceBytes of each write, a power of two up to 1 MiB: how large the pieces are that the page cache keeps it
+ *   in, which ext4 walks through for every write to a part of one.
  */
-export function writeNumberedFile(path: string, lengthBytes: number): void {
-  const chunk = new Uint8Array(CHUNK_BYTES).fill(0x5a)
+export function writeNumberedFile(path: string, lengthBytes: number, atOnceBytes = CHUNK_BYTES): void {
+  const chunk = new Uint8Array(atOnceBytes).fill(0x5a)
   const fd = fs.openSync(path, 'wx')
   try {
     for (let offset = 0; offset < lengthBytes; offset += chunk.length) {

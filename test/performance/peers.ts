@@ -5,7 +5,7 @@ import { type Gpa, gpa } from '../../protocol/memory.ts'
 import { BlkRequest, BlkStatusByte, BlkType } from '../../protocol/virtio/blk.ts'
 import { Window } from '../../protocol/window.ts'
 import type { Measurement, Place } from './measure.ts'
-import { PAGE_BYTES } from './numbered-file.ts'
+import { PAGE_BYTES, writeNumberedFile } from './numbered-file.ts'
 import { OURS, OURS_POLLING, PeerDaemon, THEIRS } from './peer-daemon.ts'
 import { RingClient } from './ring-client.ts'
 import { type MeasurementSummary, togetherText } from './summary.ts'
@@ -13,6 +13,7 @@ import { type MeasurementSummary, togetherText } from './summary.ts'
 const LIFETIME_SECONDS = 60
 const MEMORY_BYTES = 16 * 2 ** 20
 const WARM_UP = 0.3
+const PLAIN = 'calls, no daemon'
 const KIBIBYTE = 1024
 const SECTOR_BYTES = 512
 
@@ -44,25 +45,50 @@ class Slot {
 
 interface Row {
   readonly lengthBytes: number
+  /** Of the writes that the file was made with. */
+  readonly laidBytes: number
   readonly depth: number
   readonly write: boolean
   readonly polling: boolean
+}
+
+/** Where the requests of a row go. */
+class Places {
+  readonly #requests: number
+  readonly #perRequest: number
+  #chance: number
+
+  constructor({ lengthBytes }: Row, fileBytes: number) {
+    this.#requests = Math.floor(fileBytes / lengthBytes)
+    this.#perRequest = lengthBytes / PAGE_BYTES
+    this.#chance = 1
+  }
+
+  /** The first page of the next one. */
+  next(): number {
+    // Numerical Recipes' generator: places only have to be all over the file.
+    this.#chance = (Math.imul(this.#chance, 1_664_525) + 1_013_904_223) >>> 0
+    return Math.floor((this.#chance / 2 ** 32) * this.#requests) * this.#perRequest
+  }
+
+  /** Makes what is written to `page` begin with the numbers of its pages. */
+  number(view: DataView, page: number): void {
+    for (let i = 0; i < this.#perRequest; i++) view.setUint32(i * PAGE_BYTES, page + i, true)
+  }
 }
 
 /** Keeps a daemon busy with one kind of request. */
 class Load {
   readonly #client: RingClient<Slot>
   readonly #row: Row
-  readonly #pages: number
+  readonly #places: Places
   readonly #slots: Slot[]
-  #chance: number
 
   constructor(row: Row, socket: string, fileBytes: number) {
     this.#row = row
     this.#client = new RingClient<Slot>(socket, MEMORY_BYTES, row.polling)
-    this.#pages = Math.floor(fileBytes / row.lengthBytes) * (row.lengthBytes / PAGE_BYTES)
+    this.#places = new Places(row, fileBytes)
     this.#slots = Array.from({ length: row.depth }, () => new Slot(this.#client, row.lengthBytes, row.write))
-    this.#chance = 1
   }
 
   /** Requests a second. */
@@ -99,17 +125,11 @@ class Load {
   }
 
   #post(slot: Slot): void {
-    const perRequest = this.#row.lengthBytes / PAGE_BYTES
-    // Numerical Recipes' generator: places only have to be all over the file.
-    this.#chance = (Math.imul(this.#chance, 1_664_525) + 1_013_904_223) >>> 0
-    slot.page = Math.floor((this.#chance / 2 ** 32) * (this.#pages / perRequest)) * perRequest
+    slot.page = this.#places.next()
     slot.header.putLe64(BlkRequest.sector, slot.page * (PAGE_BYTES / SECTOR_BYTES))
     slot.status.putU8(BlkStatusByte.status, 0xff)
-    const view = slot.data.view
     // What is written is what was there: pages go on carrying their numbers.
-    if (this.#row.write) {
-      for (let i = 0; i < perRequest; i++) view.setUint32(i * PAGE_BYTES, slot.page + i, true)
-    }
+    if (this.#row.write) this.#places.number(slot.data.view, slot.page)
     if (!this.#client.ring.post(slot.segments, slot)) throw new Error('the ring is full')
   }
 
@@ -121,7 +141,44 @@ class Load {
   }
 }
 
-async function measure(row: Row, candidate: string, ms: number, { file }: Place): Promise<number> {
+/** The same requests without a daemon, a call of the system each: what one that makes such calls can reach. */
+function plainCalls(row: Row, ms: number, file: string): number {
+  const { lengthBytes, write } = row
+  const fd = fs.openSync(file, 'r+')
+  try {
+    const places = new Places(row, fs.fstatSync(fd).size)
+    const data = new Uint8Array(lengthBytes).fill(0x5a)
+    const view = new DataView(data.buffer)
+    let done = 0
+    const from = process.hrtime.bigint()
+    for (const until = performance.now() + ms; performance.now() < until; ) {
+      for (let left = row.depth; left > 0; left--, done++) {
+        const page = places.next()
+        if (write) {
+          places.number(view, page)
+          fs.writeSync(fd, data, 0, lengthBytes, page * PAGE_BYTES)
+          continue
+        }
+        fs.readSync(fd, data, 0, lengthBytes, page * PAGE_BYTES)
+        if (view.getUint32(0, true) !== page) throw new Error(`page ${page} reads as another`)
+      }
+    }
+    return (done * 1e9) / Number(process.hrtime.bigint() - from)
+  } finally {
+    fs.closeSync(fd)
+  }
+}
+
+/** The file of a row, made by whoever needs it first. */
+function fileOf({ laidBytes }: Row, place: Place): string {
+  const file = `${place.file}-${laidBytes}`
+  if (!fs.existsSync(file)) writeNumberedFile(file, fs.statSync(place.file).size, laidBytes)
+  return file
+}
+
+async function measure(row: Row, candidate: string, ms: number, place: Place): Promise<number> {
+  const file = fileOf(row, place)
+  if (candidate === PLAIN) return plainCalls(row, ms, file)
   const folder = fs.mkdtempSync(path.join(path.dirname(file), 'daemon-'))
   try {
     await using daemon = await PeerDaemon.start({
@@ -137,16 +194,20 @@ async function measure(row: Row, candidate: string, ms: number, { file }: Place)
 }
 
 function rowOf(row: Row): Measurement {
-  const kibibytes = row.lengthBytes / KIBIBYTE
-  const what = `${kibibytes} KiB ${row.write ? 'writes' : 'reads'} all over the file, ${row.depth} at a time`
-  const goal = row.lengthBytes > PAGE_BYTES ? { atLeast: 0.75 } : { atLeast: 2 }
+  const { lengthBytes, laidBytes, depth, write, polling } = row
+  const kibibytes = lengthBytes / KIBIBYTE
+  const what = `${kibibytes} KiB ${write ? 'writes' : 'reads'} all over the file, ${depth} at a time`
+  const goal = lengthBytes > PAGE_BYTES ? { atLeast: 0.75 } : { atLeast: 2 }
+  const laid =
+    laidBytes === lengthBytes ? '' : `; the page cache has it in pieces of ${laidBytes / KIBIBYTE} KiB`
+  const suffix = laid === '' ? '' : `-laid-${laidBytes / KIBIBYTE}k`
   return {
-    name: `${row.write ? 'write' : 'read'}-${kibibytes}k-${row.depth}${row.polling ? '-polling' : ''}`,
-    what: `${what}; the front-end ${row.polling ? 'polls' : 'waits for calls'}`,
-    candidates: [THEIRS, OURS, OURS_POLLING],
-    goals: row.depth === 1 ? {} : { [OURS]: goal },
+    name: `${write ? 'write' : 'read'}-${kibibytes}k-${depth}${polling ? '-polling' : ''}${suffix}`,
+    what: `${what}; the front-end ${polling ? 'polls' : 'waits for calls'}${laid}`,
+    candidates: [THEIRS, OURS, OURS_POLLING, ...(depth === 1 || polling ? [] : [PLAIN])],
+    goals: depth === 1 || laid !== '' ? {} : { [OURS]: goal },
     unit: 'per second',
-    operationBytes: row.lengthBytes,
+    operationBytes: lengthBytes,
     run: (candidate, ms, place) => measure(row, candidate, ms, place),
   }
 }
@@ -157,11 +218,20 @@ export function largeRequestsText(summaries: readonly MeasurementSummary[]): str
   return togetherText('large requests', OURS, large)
 }
 
+const SIZES = [
+  { lengthBytes: 4 * KIBIBYTE, depth: 1 },
+  { lengthBytes: 4 * KIBIBYTE, depth: 32 },
+  { lengthBytes: 256 * KIBIBYTE, depth: 8 },
+]
+const ROWS: readonly Row[] = [
+  ...[false, true].flatMap((polling) =>
+    SIZES.flatMap((size) =>
+      [false, true].map((write) => ({ ...size, laidBytes: size.lengthBytes, write, polling })),
+    ),
+  ),
+  // What ext4 makes of small writes to large pieces bounds every daemon, and is no property of one.
+  { lengthBytes: 4 * KIBIBYTE, laidBytes: 1024 * KIBIBYTE, depth: 32, write: true, polling: false },
+]
+
 /** Disks served to another process: ours and QEMU's storage daemon behind the same front-end. */
-export const PEER_MEASUREMENTS: readonly Measurement[] = [false, true].flatMap((polling) =>
-  [
-    { lengthBytes: 4 * KIBIBYTE, depth: 1 },
-    { lengthBytes: 4 * KIBIBYTE, depth: 32 },
-    { lengthBytes: 256 * KIBIBYTE, depth: 8 },
-  ].flatMap((size) => [false, true].map((write) => rowOf({ ...size, write, polling }))),
-)
+export const PEER_MEASUREMENTS: readonly Measurement[] = ROWS.map(rowOf)
