@@ -52,8 +52,8 @@ const NO_NOTIFY = UsedFlag.NO_NOTIFY
 const DESC_WORDS = DESC_BYTES / 4
 const AVAIL_RING_HALF = AVAIL_RING / 2
 const TWO_32 = 0x1_0000_0000
-
-const NOT_OUT = 0xffff
+/** The largest number that is compared and added as a machine word. */
+const SMALL_MAX = 0x7fff_ffff
 
 export interface DriverRingSetup {
   readonly platform: Pick<GuestPlatform, 'memory' | 'allocate'>
@@ -101,11 +101,13 @@ export class DriverRing<T extends object> {
   private readonly indirectSegments: number
   private readonly usedEvent: number
   private readonly availEvent: number
-  /** A stack of free descriptors. */
-  private readonly free: Uint16Array
-  private freeCount: number
-  /** By descriptor: the next of its chain, or NOT_OUT at the end. */
+  /** By descriptor: the next of its chain, and behind its last, or when it is free, the next free one. */
   private readonly link: Uint16Array
+  private freeHead = 0
+  private freeCount: number
+  /** By head: the last descriptor of its chain, and how many it has. */
+  private readonly tails: Uint16Array
+  private readonly counts: Uint16Array
   /** By head: who posted it (undefined while it is not out), and how much it may be written. */
   private readonly owners: (T | undefined)[]
   private readonly writable: Float64Array
@@ -115,10 +117,11 @@ export class DriverRing<T extends object> {
     owner: undefined,
     writtenBytes: 0,
   }
-  private outCount = 0
   /** Requests made ready and shown, counted from the beginning: what is shared is these modulo 65536. */
   private posted = 0
   private published = 0
+  /** Requests that came back, or were taken back, counted so too. */
+  private returned = 0
   private nextUsed = 0
   private seenUsed = 0
   private isBroken = false
@@ -147,16 +150,17 @@ export class DriverRing<T extends object> {
     this.indirect = tablesAt === null ? null : owned(memory.window(tablesAt, tablesBytes, DESC_ALIGN))
     this.usedEvent = usedEventBase(size)
     this.availEvent = availEventBase(size)
-    this.free = Uint16Array.from({ length: size }, (_, i) => size - 1 - i)
+    this.link = Uint16Array.from({ length: size }, (_, i) => i + 1)
     this.freeCount = size
-    this.link = new Uint16Array(size).fill(NOT_OUT)
+    this.tails = new Uint16Array(size)
+    this.counts = new Uint16Array(size)
     this.owners = new Array<T | undefined>(size).fill(undefined)
     this.writable = new Float64Array(size)
     this.postOf = new Float64Array(size)
   }
 
   get outstanding(): number {
-    return this.outCount
+    return this.posted - this.returned
   }
 
   get broken(): boolean {
@@ -178,7 +182,7 @@ export class DriverRing<T extends object> {
     const needs = this.needs(count)
     if (count === 0 || needs > this.size) throw new Error(`${count} buffers cannot be one request`)
     if (needs > this.freeCount || this.isBroken) return false
-    const head = this.free[this.freeCount - 1] as number
+    const head = this.freeHead
     if (this.indirect !== null && needs < count) this.fillIndirect(this.indirect, head, segments)
     else this.fillDirect(segments)
     this.owners[head] = owner
@@ -190,7 +194,8 @@ export class DriverRing<T extends object> {
     else this.available.putLe16(AVAIL_RING, head, slot * 2)
     this.postOf[head] = posted
     this.posted = posted + 1
-    this.outCount++
+    this.freeCount -= needs
+    this.counts[head] = needs
     return true
   }
 
@@ -264,7 +269,7 @@ export class DriverRing<T extends object> {
     const seen = this.used.loadIndex(USED_IDX)
     const ahead = (seen - this.nextUsed) & 0xffff
     if (ahead === 0) return false
-    const shown = this.outCount - (this.posted - this.published)
+    const shown = this.published - this.returned
     if (!(ahead <= shown)) return this.break('split.used-leap', USED_IDX, ahead, shown) !== null
     this.seenUsed = seen
     return true
@@ -272,25 +277,21 @@ export class DriverRing<T extends object> {
 
   private fillDirect(segments: Segments): void {
     const { count, readableCount, addresses, lengths } = segments
-    const table = this.descriptors
-    const { words } = table
-    const free = this.free
-    const link = this.link
-    let top = this.freeCount - 1
-    let index = free[top] as number
+    const { descriptors, link } = this
+    const { words } = descriptors
+    const head = this.freeHead
+    let tail = head
+    let next = head
     for (let i = 0; i < count; i++) {
+      tail = next
+      next = link[tail] as number
       let flagsAndNext = i < readableCount ? 0 : WRITE
-      let next = NOT_OUT
-      if (i < count - 1) {
-        next = free[--top] as number
-        flagsAndNext |= NEXT | (next << 16)
-      }
-      const at = index * DESC_WORDS
-      describe(table, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)
-      link[index] = next
-      index = next
+      if (i < count - 1) flagsAndNext |= NEXT | (next << 16)
+      const at = tail * DESC_WORDS
+      describe(descriptors, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)
     }
-    this.freeCount = top
+    this.tails[head] = tail
+    this.freeHead = next
   }
 
   private fillIndirect(tables: Window, head: number, segments: Segments): void {
@@ -303,8 +304,8 @@ export class DriverRing<T extends object> {
       const at = (first + i) * DESC_WORDS
       describe(tables, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)
     }
-    this.freeCount--
-    this.link[head] = NOT_OUT
+    this.tails[head] = head
+    this.freeHead = this.link[head] as number
     const table = this.descriptors
     const address = this.indirectAt + first * DESC_BYTES
     describe(table, table.words, head * DESC_WORDS, address, count * DESC_BYTES, INDIRECT)
@@ -312,15 +313,10 @@ export class DriverRing<T extends object> {
 
   private release(head: number): void {
     this.owners[head] = undefined
-    this.outCount--
-    const free = this.free
-    const link = this.link
-    let count = this.freeCount
-    for (let index = head; index !== NOT_OUT; ) {
-      free[count++] = index
-      index = link[index] as number
-    }
-    this.freeCount = count
+    this.returned++
+    this.link[this.tails[head] as number] = this.freeHead
+    this.freeHead = head
+    this.freeCount += this.counts[head] as number
   }
 
   /** `offset` of the offending value in the used ring. */
@@ -347,7 +343,7 @@ function describe(
 ): void {
   if (words.length > 0) {
     words[at] = addr
-    words[at + 1] = addr < TWO_32 ? 0 : addr / TWO_32
+    words[at + 1] = addr > SMALL_MAX ? addr / TWO_32 : 0
     words[at + 2] = len
     words[at + 3] = flagsAndNext
   } else {

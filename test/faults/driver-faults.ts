@@ -156,14 +156,14 @@ export const driverFaults: readonly Fault[] = [
   fault(
     'split.driver.framing.1',
     RING,
-    'let flagsAndNext = i < readableCount ? 0 : WRITE\n      let next',
-    'let flagsAndNext = i === 0 ? WRITE : 0\n      let next',
+    'let flagsAndNext = i < readableCount ? 0 : WRITE\n      if (i < count - 1) flagsAndNext |= NEXT | (next',
+    'let flagsAndNext = i === 0 ? WRITE : 0\n      if (i < count - 1) flagsAndNext |= NEXT | (next',
   ),
   fault(
     'split.driver.desc-table.1',
     RING,
-    'describe(table, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)',
-    'describe(table, words, at, addresses[i] as number, 0xffff_ffff, flagsAndNext)',
+    'describe(descriptors, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)',
+    'describe(descriptors, words, at, addresses[i] as number, 0xffff_ffff, flagsAndNext)',
   ),
   fault(
     'split.driver.indirect.1',
@@ -180,8 +180,8 @@ export const driverFaults: readonly Fault[] = [
   fault(
     'split.driver.indirect.3',
     RING,
-    'describe(table, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)',
-    'describe(table, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext | NEXT)',
+    'describe(descriptors, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext)',
+    'describe(descriptors, words, at, addresses[i] as number, lengths[i] as number, flagsAndNext | NEXT)',
   ),
   fault(
     'split.driver.indirect.4',
@@ -195,7 +195,7 @@ export const driverFaults: readonly Fault[] = [
     'this.available.storeIndex(AVAIL_IDX, now & 0xffff)',
     'this.available.storeIndex(AVAIL_IDX, now === 20 ? 3 : now)',
   ),
-  fault('core.driver.cleanup.1', RING, 'this.freeCount = top', 'this.freeCount = top + 1'),
+  fault('core.driver.cleanup.1', RING, 'this.freeCount -= needs', 'this.freeCount -= needs - 1'),
   fault(
     'core.driver.cleanup.2',
     BLK,
