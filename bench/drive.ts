@@ -91,7 +91,7 @@ export class Drive {
     const under = this.#under[slot]
     if (under === undefined || under === null) throw new Error(`a packet of no request: ${apcContext}`)
     this.#under[slot] = null
-    yield* under.file.end(under.request)
+    under.file.told(under.request)
     return { slot, status, information }
   }
 

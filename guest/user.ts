@@ -40,6 +40,11 @@ export class Overlapped {
     this.event = event
     this.answer = NtStatus.PENDING
   }
+
+  answered(answer: NtStatus): this {
+    this.answer = answer
+    return this
+  }
 }
 
 /**
@@ -223,7 +228,7 @@ export class UserFile {
     const { iosb, event } = request
     const asked = { buffer, lengthBytes, byteOffset, iosb, event, apcContext: context }
     const answer = yield* write ? nt.writeFile(this.handle, asked) : nt.readFile(this.handle, asked)
-    return yield* this.#sent(request, answer)
+    return ntError(answer) ? yield* this.#refused(request, answer) : request.answered(answer)
   }
 
   /** Starts a device control whose buffers are the caller's. */
@@ -240,7 +245,7 @@ export class UserFile {
     const { iosb, event } = request
     const asked = { code, input, inputBytes, output, outputBytes, iosb, event, apcContext: context }
     const answer = yield* this.user.kernel.nt.deviceIoControlFile(this.handle, asked)
-    return yield* this.#sent(request, answer)
+    return ntError(answer) ? yield* this.#refused(request, answer) : request.answered(answer)
   }
 
   #overlapped(): Overlapped | NtStatus {
@@ -254,11 +259,8 @@ export class UserFile {
     return status
   }
 
-  /** An error that was not PENDING first is all the application will hear. */
-  *#sent(request: Overlapped, answer: NtStatus): Waiting<Overlapped | NtStatus> {
-    request.answer = answer
-    // A synchronous call has waited already, and its error may be one that came later.
-    if (!ntError(answer)) return request
+  /** An error that was not PENDING first is all the application will hear; a synchronous call has waited already. */
+  *#refused(request: Overlapped, answer: NtStatus): Waiting<NtStatus> {
     yield* this.end(request)
     return answer
   }
@@ -280,8 +282,13 @@ export class UserFile {
 
   /** Gives back what a request used, once its end was told. */
   *end(request: Overlapped): Waiting<void> {
-    this.user.giveIosb(request.iosb)
+    this.told(request)
     if (request.event !== 0) yield* this.user.kernel.nt.close(request.event)
+  }
+
+  /** The same for a request whose end a port told, which has no event. */
+  told(request: Overlapped): void {
+    this.user.giveIosb(request.iosb)
   }
 
   /** CancelIo: what this thread started. */

@@ -2,17 +2,15 @@ import { type Gpa, gpa } from '../../protocol/memory.ts'
 import { SeamWindow } from '../../protocol/seam-window.ts'
 import { Window } from '../../protocol/window.ts'
 import type { KernelMemory } from './kernel-memory.ts'
-import { PAGE_BYTES, type PageFrames, RESERVED_BYTES } from './page-frames.ts'
+import { PAGE_BYTES, PAGE_SHIFT, type PageFrames, pageOffset, RESERVED_BYTES } from './page-frames.ts'
+import { PageTable } from './page-table.ts'
 
 /** Where applications' buffers lie: 1 TiB and up. Kernel addresses, below, are physical ones. */
 const USER_BASE = 2 ** 40
 /** Where the kernel maps MDLs: 2 TiB and up. */
 const SYSTEM_BASE = 2 ** 41
-
-interface Mapping {
-  readonly frame: number
-  readonly writable: boolean
-}
+/** No address is mapped from here on. */
+const END = 2 ** 42
 
 export interface UserBufferOptions {
   /** Bytes into its first page where the buffer begins. */
@@ -29,7 +27,7 @@ export interface UserBufferOptions {
 export class AddressSpace {
   readonly memory: KernelMemory
   readonly #frames: PageFrames
-  readonly #pages: Map<number, Mapping>
+  readonly #pages: PageTable
   /** Pages of each user buffer, by its first page number. */
   readonly #buffers: Map<number, number>
   #nextUser: number
@@ -39,7 +37,7 @@ export class AddressSpace {
   constructor(memory: KernelMemory, frames: PageFrames) {
     this.memory = memory
     this.#frames = frames
-    this.#pages = new Map()
+    this.#pages = new PageTable()
     this.#buffers = new Map()
     this.#nextUser = USER_BASE / PAGE_BYTES
     this.#nextSystem = SYSTEM_BASE / PAGE_BYTES
@@ -72,7 +70,7 @@ export class AddressSpace {
     for (let index = 0; index < count; index++) {
       const frame = run < 0 ? this.#frames.allocateScattered() : run + index
       this.memory.zero(frame * PAGE_BYTES, PAGE_BYTES)
-      this.#pages.set(first + index, { frame, writable: options.readOnly !== true })
+      this.#pages.map(first + index, frame, options.readOnly !== true)
     }
     this.#buffers.set(first, count)
     return first * PAGE_BYTES + offset
@@ -85,9 +83,9 @@ export class AddressSpace {
     if (count === undefined) throw new RangeError(`no user buffer at ${at}`)
     this.#buffers.delete(first)
     for (let page = first; page < first + count; page++) {
-      const mapping = this.#pages.get(page)
-      this.#pages.delete(page)
-      if (mapping !== undefined) this.#frames.free(mapping.frame)
+      const frame = this.#pages.frameOf(page, false)
+      this.#pages.unmap(page)
+      if (frame >= 0) this.#frames.free(frame)
     }
   }
 
@@ -95,32 +93,31 @@ export class AddressSpace {
   mapSystem(frames: readonly number[]): number {
     const first = this.#nextSystem
     this.#nextSystem += frames.length + 1
-    for (const [index, frame] of frames.entries()) this.#pages.set(first + index, { frame, writable: true })
+    for (const [index, frame] of frames.entries()) this.#pages.map(first + index, frame, true)
     this.#systemPages += frames.length
     return first * PAGE_BYTES
   }
 
   unmapSystem(at: number, count: number): void {
     const first = Math.floor(at / PAGE_BYTES)
-    for (let page = first; page < first + count; page++) if (this.#pages.delete(page)) this.#systemPages--
+    for (let page = first; page < first + count; page++) if (this.#pages.unmap(page)) this.#systemPages--
   }
 
   /** The page frame behind an address, or -1. */
   frameOf(at: number, write: boolean): number {
-    if (at < this.memory.lengthBytes) return at >= RESERVED_BYTES ? Math.floor(at / PAGE_BYTES) : -1
-    const mapping = this.#pages.get(Math.floor(at / PAGE_BYTES))
-    return mapping === undefined || (write && !mapping.writable) ? -1 : mapping.frame
+    if (at < this.memory.lengthBytes) return at >= RESERVED_BYTES ? at >>> PAGE_SHIFT : -1
+    return at < END ? this.#pages.frameOf((at / PAGE_BYTES) | 0, write) : -1
   }
 
   /** The physical address behind a virtual one (MmGetPhysicalAddress), or null. */
   physical(at: number): Gpa | null {
     const frame = this.frameOf(at, false)
-    return frame < 0 ? null : gpa(frame * PAGE_BYTES + (at % PAGE_BYTES))
+    return frame < 0 ? null : gpa(frame * PAGE_BYTES + pageOffset(at))
   }
 
   /** Where the kernel has a range that lies within one page; -1 when it does not, or may not be used so. */
   inPage(at: number, lengthBytes: number, write: boolean): number {
-    const offset = at % PAGE_BYTES
+    const offset = pageOffset(at)
     if (!(offset + lengthBytes <= PAGE_BYTES)) return -1
     const frame = this.frameOf(at, write)
     return frame < 0 ? -1 : frame * PAGE_BYTES + offset
@@ -129,7 +126,7 @@ export class AddressSpace {
   /** Whether every byte may be read, or written. */
   accessible(at: number, lengthBytes: number, write: boolean): boolean {
     if (!(at >= 0 && lengthBytes >= 0)) return false
-    for (let page = at - (at % PAGE_BYTES); page < at + lengthBytes; page += PAGE_BYTES) {
+    for (let page = at - pageOffset(at); page < at + lengthBytes; page += PAGE_BYTES) {
       if (this.frameOf(page, write) < 0) return false
     }
     return true
@@ -179,14 +176,14 @@ export class AddressSpace {
     for (let done = 0; done < lengthBytes; ) {
       const from = at + done
       const frame = this.frameOf(from, write)
-      let run = PAGE_BYTES - (from % PAGE_BYTES)
+      let run = PAGE_BYTES - pageOffset(from)
       let next = frame + 1
       while (run < lengthBytes - done && this.frameOf(from + run, write) === next) {
         run += PAGE_BYTES
         next++
       }
       const here = Math.min(lengthBytes - done, run)
-      if (!guest.lend(gpa(frame * PAGE_BYTES + (from % PAGE_BYTES)), here, pieces)) return null
+      if (!guest.lend(gpa(frame * PAGE_BYTES + pageOffset(from)), here, pieces)) return null
       done += here
     }
     return pieces

@@ -1,7 +1,14 @@
 import type { DeviceObject } from './device-object.ts'
+import { KEvent } from './dispatcher-object.ts'
 import { FILE_OBJECT, FileFlag } from './io-layout.ts'
 import { type KernelMemory, KernelRecord } from './kernel-memory.ts'
 import type { NtStatus } from './nt-status.ts'
+
+const FLAGS = FILE_OBJECT.flags / 4
+const FINAL_STATUS = FILE_OBJECT.finalStatus / 4
+const READ_ACCESS: number = FILE_OBJECT.readAccess
+const WRITE_ACCESS: number = FILE_OBJECT.writeAccess
+const EVENT = FILE_OBJECT.event as number
 
 /** An open of a device. */
 export class FileObject extends KernelRecord {
@@ -12,6 +19,8 @@ export class FileObject extends KernelRecord {
   /** References: the handles together, and each request under way. */
   references: number
   handles: number
+  /** Set at completion when the request brought no event. */
+  readonly ended: KEvent
   /** Completion port and key, once associated. */
   completion: { readonly port: CompletionPortLike; readonly key: number } | null
 
@@ -20,33 +29,34 @@ export class FileObject extends KernelRecord {
     this.device = device
     this.fileName = fileName
     this.references = 1
+    this.ended = new KEvent(memory, this.event)
     this.handles = 0
     this.completion = null
   }
 
   get flags(): number {
-    return this.window.le32(FILE_OBJECT.flags, this.at)
+    return this.words[this.word + FLAGS] as number
   }
   set flags(value: number) {
-    this.window.putLe32(FILE_OBJECT.flags, value, this.at)
+    this.words[this.word + FLAGS] = value
   }
   get isSynchronous(): boolean {
     return (this.flags & FileFlag.SYNCHRONOUS_IO) !== 0
   }
   get finalStatus(): NtStatus {
-    return this.window.le32(FILE_OBJECT.finalStatus, this.at) as NtStatus
+    return this.words[this.word + FINAL_STATUS] as NtStatus
   }
   set finalStatus(value: NtStatus) {
-    this.window.putLe32(FILE_OBJECT.finalStatus, value, this.at)
+    this.words[this.word + FINAL_STATUS] = value
   }
   get readAccess(): boolean {
-    return this.window.u8(FILE_OBJECT.readAccess, this.at) !== 0
+    return this.memory.bytes[this.at + READ_ACCESS] !== 0
   }
   set readAccess(value: boolean) {
     this.window.putU8(FILE_OBJECT.readAccess, value ? 1 : 0, this.at)
   }
   get writeAccess(): boolean {
-    return this.window.u8(FILE_OBJECT.writeAccess, this.at) !== 0
+    return this.memory.bytes[this.at + WRITE_ACCESS] !== 0
   }
   set writeAccess(value: boolean) {
     this.window.putU8(FILE_OBJECT.writeAccess, value ? 1 : 0, this.at)
@@ -89,7 +99,7 @@ export class FileObject extends KernelRecord {
   }
   /** KEVENT set at completion when the request brought none, as an address. */
   get event(): number {
-    return this.at + (FILE_OBJECT.event as number)
+    return this.at + EVENT
   }
 }
 

@@ -186,7 +186,7 @@ export class FinalStage {
 
   #setFileEvent(irp: Irp, file: FileObject): void {
     file.finalStatus = irp.status
-    this.#parts.synchronization.setEvent(this.#event(file.event))
+    this.#parts.synchronization.setEvent(file.ended)
   }
 
   /** Copies a buffered answer back and frees what the I/O manager allocated. */

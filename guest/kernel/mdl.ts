@@ -5,7 +5,7 @@ import type { Hal } from './hal.ts'
 import { type KernelMemory, KernelRecord, pointer, putPointer } from './kernel-memory.ts'
 import { MDL } from './layout.ts'
 import { NtStatus } from './nt-status.ts'
-import { PAGE_BYTES, type PageFrames } from './page-frames.ts'
+import { PAGE_BYTES, PAGE_SHIFT, type PageFrames, pageOffset } from './page-frames.ts'
 import { type Pool, PoolType, poolTag } from './pool.ts'
 
 /** MDL.MdlFlags. */
@@ -43,7 +43,7 @@ if ((MDL.mdlFlags as number) !== MDL.size + 2)
 
 /** Pages that a range touches (ADDRESS_AND_SIZE_TO_SPAN_PAGES). */
 export function spanPages(at: number, lengthBytes: number): number {
-  return Math.ceil(((at % PAGE_BYTES) + lengthBytes) / PAGE_BYTES)
+  return Math.ceil((pageOffset(at) + lengthBytes) / PAGE_BYTES)
 }
 
 /** A memory descriptor list: a buffer as the physical pages it lies on. */
@@ -96,17 +96,18 @@ export class Mdl extends KernelRecord {
   /** Physical address of the byte at `offset` of the buffer. */
   physical(offset: number): Gpa {
     const from = this.byteOffset + offset
-    return gpa(this.page(Math.floor(from / PAGE_BYTES)) * PAGE_BYTES + (from % PAGE_BYTES))
+    return gpa(this.page(from >>> PAGE_SHIFT) * PAGE_BYTES + pageOffset(from))
   }
 
   /** How many bytes from `offset` lie side by side in physical memory, at most `limit`. */
   runBytes(offset: number, limit: number): number {
     const left = Math.min(limit, this.byteCount - offset)
-    let index = Math.floor((this.byteOffset + offset) / PAGE_BYTES)
-    let run = PAGE_BYTES - ((this.byteOffset + offset) % PAGE_BYTES)
-    while (run < left && this.page(index + 1) === this.page(index) + 1) {
+    let index = (this.byteOffset + offset) >>> PAGE_SHIFT
+    let run = PAGE_BYTES - pageOffset(this.byteOffset + offset)
+    let next = this.page(index) + 1
+    while (run < left && this.page(++index) === next) {
       run += PAGE_BYTES
-      index++
+      next++
     }
     return Math.min(run, left)
   }
@@ -152,7 +153,7 @@ export class Mdls {
 
   #describe(word: number, va: number, lengthBytes: number): void {
     const { words } = this.#memory
-    const offset = va % PAGE_BYTES
+    const offset = pageOffset(va)
     putPointer(words, word + START_VA, va - offset)
     words[word + BYTE_COUNT] = lengthBytes
     words[word + BYTE_OFFSET] = offset
@@ -191,11 +192,18 @@ export class Mdls {
       keBugCheckEx(BugCode.PFN_LIST_CORRUPT, 7, mdl.at, mdl.flags)
     }
     const write = operation !== LockOperation.READ
-    if (!this.#space.accessible(mdl.virtualAddress, mdl.byteCount, write)) return NtStatus.ACCESS_VIOLATION
-    const count = mdl.pageCount
-    for (let index = 0; index < count; index++) {
-      const frame = this.#space.frameOf(mdl.startVa + index * PAGE_BYTES, write)
-      mdl.setPage(index, frame)
+    const { words } = this.#memory
+    const { startVa, pageCount } = mdl
+    let word = mdl.word + PAGES
+    for (let index = 0; index < pageCount; index++) {
+      const frame = this.#space.frameOf(startVa + index * PAGE_BYTES, write)
+      if (frame < 0) {
+        while (--index >= 0) this.#frames.unlock(mdl.page(index))
+        return NtStatus.ACCESS_VIOLATION
+      }
+      words[word] = frame
+      words[word + 1] = 0
+      word += 2
       this.#frames.lock(frame)
     }
     mdl.flags |= MdlFlag.PAGES_LOCKED | (write ? MdlFlag.WRITE_OPERATION : 0)

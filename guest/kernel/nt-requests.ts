@@ -2,7 +2,7 @@ import type { AddressSpace } from './address-space.ts'
 import type { ApcQueue, NormalApcRoutine } from './apc.ts'
 import type { Cancellation } from './cancellation.ts'
 import type { DeviceObject } from './device-object.ts'
-import { KEvent } from './dispatcher-object.ts'
+import type { KEvent } from './dispatcher-object.ts'
 import type { EventObjects } from './event-objects.ts'
 import type { FileObject } from './file-object.ts'
 import type { FileParts, FileTable } from './file-table.ts'
@@ -17,7 +17,7 @@ import { IO_STATUS_BLOCK } from './layout.ts'
 import { NtStatus, ntError, ntSuccess } from './nt-status.ts'
 import type { Routine } from './routine.ts'
 import { blockInformation, blockStatus } from './status-block.ts'
-import { Mode, settled, type Waiting } from './thread.ts'
+import { isWaiting, Mode, settled, type Waiting } from './thread.ts'
 import type { ThreadIrps } from './thread-irps.ts'
 import type { WindowsVersion } from './version.ts'
 
@@ -60,6 +60,11 @@ export interface RequestParts extends FileParts {
   readonly threadIrps: ThreadIrps
 }
 
+interface Begun {
+  readonly irp: Irp
+  readonly top: DeviceObject
+}
+
 /** Reads, writes, controls, flushes and cancellations, as an application's thread asks for them. */
 export class NtRequests {
   readonly #parts: RequestParts
@@ -73,13 +78,13 @@ export class NtRequests {
   }
 
   /** NtReadFile. */
-  *readFile(handle: number, request: TransferRequest): Waiting {
-    return yield* this.#transfer(handle, request, Major.READ)
+  readFile(handle: number, request: TransferRequest): Waiting {
+    return this.#transfer(handle, request, Major.READ)
   }
 
   /** NtWriteFile. */
-  *writeFile(handle: number, request: TransferRequest): Waiting {
-    return yield* this.#transfer(handle, request, Major.WRITE)
+  writeFile(handle: number, request: TransferRequest): Waiting {
+    return this.#transfer(handle, request, Major.WRITE)
   }
 
   *#transfer(
@@ -97,7 +102,7 @@ export class NtRequests {
     if (!file.isSynchronous && request.byteOffset === undefined) return NtStatus.INVALID_PARAMETER
     const invalid = this.#checkTransfer(file, request)
     if (invalid !== null) return invalid
-    const begun = yield* this.#begin(file, request)
+    const begun = file.isSynchronous ? yield* this.#beginLocked(file, request) : this.#begin(file, request)
     if (typeof begun === 'number') return begun
     const { irp, top } = begun
     const position = request.byteOffset ?? file.currentByteOffset
@@ -111,7 +116,8 @@ export class NtRequests {
     irp.flags |= (write ? IrpFlag.WRITE_OPERATION : IrpFlag.READ_OPERATION) | IrpFlag.DEFER_IO_COMPLETION
     const status = builder.attachTransfer(irp, devices.attached(file.device), buffer, lengthBytes, write)
     if (ntError(status)) return this.#abandon(file, irp, status)
-    return yield* this.#send(file, top, irp, true, position)
+    const sent = this.#send(file, top, irp, true, position)
+    return isWaiting(sent) ? yield* sent : sent
   }
 
   /** Rules that bind an unbuffered transfer: whole sectors, aligned. */
@@ -119,7 +125,8 @@ export class NtRequests {
     const { sectorSize, alignmentRequirement } = file.device
     if ((file.flags & FileFlag.NO_INTERMEDIATE_BUFFERING) === 0) return null
     if (sectorSize > 0 && request.lengthBytes % sectorSize !== 0) return NtStatus.INVALID_PARAMETER
-    return request.buffer % (alignmentRequirement + 1) === 0 ? null : NtStatus.INVALID_PARAMETER
+    // A mask, of some bits: they are the same in the low half of any address.
+    return (request.buffer & alignmentRequirement) === 0 ? null : NtStatus.INVALID_PARAMETER
   }
 
   /** NtDeviceIoControlFile. */
@@ -130,7 +137,7 @@ export class NtRequests {
     if (((access & 1) !== 0 && !file.readAccess) || ((access & 2) !== 0 && !file.writeAccess)) {
       return NtStatus.ACCESS_DENIED
     }
-    const begun = yield* this.#begin(file, request)
+    const begun = file.isSynchronous ? yield* this.#beginLocked(file, request) : this.#begin(file, request)
     if (typeof begun === 'number') return begun
     const { irp, top } = begun
     irp.next.major = Major.DEVICE_CONTROL
@@ -143,7 +150,7 @@ export class NtRequests {
       outputBytes: request.outputBytes ?? 0,
     })
     if (ntError(status)) return this.#abandon(file, irp, status)
-    return yield* this.#send(file, top, irp, false, null)
+    return yield* settled(this.#send(file, top, irp, false, null))
   }
 
   /** NtFlushBuffersFile: waits, also on an asynchronous handle. */
@@ -153,7 +160,7 @@ export class NtRequests {
     if (!file.writeAccess) return NtStatus.ACCESS_DENIED
     const { events, waits, space } = this.#parts
     const event = file.isSynchronous ? null : events.create(false, false)
-    const begun = yield* this.#begin(file, { iosb })
+    const begun = file.isSynchronous ? yield* this.#beginLocked(file, { iosb }) : this.#begin(file, { iosb })
     if (typeof begun === 'number') {
       if (event !== null) events.dereference(event.at)
       return begun
@@ -165,7 +172,7 @@ export class NtRequests {
       irp.userEvent = event.at
       irp.flags |= IrpFlag.SYNCHRONOUS_API
     }
-    let status = yield* this.#send(file, top, irp, false, null)
+    let status = yield* settled(this.#send(file, top, irp, false, null))
     if (event !== null) {
       if (status === NtStatus.PENDING) {
         yield* waits.wait([event.at], true)
@@ -176,26 +183,38 @@ export class NtRequests {
     return status
   }
 
-  /** Checks how the answer is to come, takes a synchronous handle's lock, and makes the request. */
-  *#begin(file: FileObject, answering: Answering): Waiting<NtStatus | { irp: Irp; top: DeviceObject }> {
-    const { files, space, synchronization, devices, irps, events, hal } = this.#parts
+  /** Checks how the answer is to come, and makes the request of an asynchronous handle. */
+  #begin(file: FileObject, answering: Answering): Begun | NtStatus {
+    const event = this.#admit(file, answering)
+    return typeof event === 'number' ? event : this.#make(file, answering, event)
+  }
+
+  /** The same for a synchronous handle, whose lock is taken in between. */
+  *#beginLocked(file: FileObject, answering: Answering): Waiting<Begun | NtStatus> {
+    const event = this.#admit(file, answering)
+    if (typeof event === 'number') return event
+    const status = yield* this.#parts.files.lock(file)
+    return status === NtStatus.SUCCESS ? this.#make(file, answering, event) : status
+  }
+
+  /** The event to be set, if any, or why the answer cannot come this way. */
+  #admit(file: FileObject, answering: Answering): KEvent | null | NtStatus {
+    const { space, hal } = this.#parts
     hal.point()
     if (!space.accessible(answering.iosb, IO_STATUS_BLOCK.$size, true)) return NtStatus.ACCESS_VIOLATION
-    const apcRoutine = answering.apcRoutine ?? 0
     // One request has one way to be answered in its thread.
-    if (apcRoutine !== 0 && file.completion !== null) return NtStatus.INVALID_PARAMETER
-    const event =
-      answering.event === undefined || answering.event === 0 ? null : this.#handles.event(answering.event)
-    if (typeof event === 'number') return event
-    if (file.isSynchronous) {
-      const status = yield* files.lock(file)
-      if (status !== NtStatus.SUCCESS) return status
-    }
+    if ((answering.apcRoutine ?? 0) !== 0 && file.completion !== null) return NtStatus.INVALID_PARAMETER
+    const { event } = answering
+    return event === undefined || event === 0 ? null : this.#handles.event(event)
+  }
+
+  #make(file: FileObject, answering: Answering, event: KEvent | null): Begun | NtStatus {
+    const { files, synchronization, devices, irps, events } = this.#parts
     if (event !== null) {
       synchronization.resetEvent(event)
       events.reference(event)
     }
-    synchronization.resetEvent(new KEvent(file.memory, file.event))
+    synchronization.resetEvent(file.ended)
     const top = devices.attached(file.device)
     const irp = irps.allocate(top.stackSize)
     if (irp === null) {
@@ -206,7 +225,7 @@ export class NtRequests {
     irp.requestorMode = Mode.USER
     irp.userIosb = answering.iosb
     irp.userEvent = event?.at ?? 0
-    irp.userApcRoutine = apcRoutine
+    irp.userApcRoutine = answering.apcRoutine ?? 0
     irp.userApcContext = answering.apcContext ?? 0
     irp.originalFileObject = file.at
     files.reference(file)
@@ -224,35 +243,61 @@ export class NtRequests {
   }
 
   /** Sends it and, on a synchronous handle, waits for it (IopSynchronousServiceTail). */
-  *#send(file: FileObject, top: DeviceObject, irp: Irp, deferred: boolean, position: number | null): Waiting {
-    const { builder, flow, final, files, waits, cancellation, memory, apcs, hal } = this.#parts
+  #send(
+    file: FileObject,
+    top: DeviceObject,
+    irp: Irp,
+    deferred: boolean,
+    position: number | null,
+  ): NtStatus | Waiting {
+    const { builder, flow, final } = this.#parts
     const { userIosb } = irp
     builder.queueToThread(irp)
-    let status = yield* settled(flow.call(top, irp))
+    const answer = flow.call(top, irp)
+    if (isWaiting(answer) || file.isSynchronous) {
+      return this.#sent(file, irp, answer, deferred, position, userIosb)
+    }
+    if (deferred && answer !== NtStatus.PENDING) final.inline(irp)
+    return answer
+  }
+
+  *#sent(
+    file: FileObject,
+    irp: Irp,
+    answer: NtStatus | Waiting,
+    deferred: boolean,
+    position: number | null,
+    userIosb: number,
+  ): Waiting {
+    const { final, files } = this.#parts
+    let status = yield* settled(answer)
     if (deferred && status !== NtStatus.PENDING) final.inline(irp)
     if (!file.isSynchronous) return status
-    if (status === NtStatus.PENDING) {
-      const event = new KEvent(memory, file.event)
-      const ended = yield* waits.wait([event.at], true, {
-        mode: Mode.USER,
-        alertable: (file.flags & FileFlag.ALERTABLE_IO) !== 0,
-      })
-      if (ended !== NtStatus.SUCCESS) {
-        // Alerted: the request is called back, and still waited for.
-        // At APC level: until the event is set, the request is there.
-        const before = hal.raise(Irql.APC)
-        if (event.signalState === 0) cancellation.cancel(irp)
-        hal.lower(before)
-        yield* waits.wait([event.at], true)
-        if (ended === NtStatus.USER_APC) apcs.deliverCurrent()
-      }
-      status = file.finalStatus
-    }
+    if (status === NtStatus.PENDING) status = yield* this.#ended(file, irp)
     if (position !== null && ntSuccess(status)) {
       file.currentByteOffset = position + (blockInformation(this.#parts.space, userIosb) ?? 0)
     }
     files.unlock(file)
     return status
+  }
+
+  /** Waits until the request of a synchronous handle has ended. */
+  *#ended(file: FileObject, irp: Irp): Waiting {
+    const { waits, cancellation, apcs, hal } = this.#parts
+    const ended = yield* waits.wait([file.event], true, {
+      mode: Mode.USER,
+      alertable: (file.flags & FileFlag.ALERTABLE_IO) !== 0,
+    })
+    if (ended !== NtStatus.SUCCESS) {
+      // Alerted: the request is called back, and still waited for.
+      // At APC level: until the event is set, the request is there.
+      const before = hal.raise(Irql.APC)
+      if (file.ended.signalState === 0) cancellation.cancel(irp)
+      hal.lower(before)
+      yield* waits.wait([file.event], true)
+      if (ended === NtStatus.USER_APC) apcs.deliverCurrent()
+    }
+    return file.finalStatus
   }
 
   /** NtCancelIoFile: the calling thread's requests through this handle, and waits until they are finished. */

@@ -2,6 +2,12 @@ import { PAGE_BYTES } from '../../protocol/memory.ts'
 import { BugCode, keBugCheckEx } from './bug-check.ts'
 
 export { PAGE_BYTES }
+export const PAGE_SHIFT = 12
+
+/** Bytes into its page of an address, however high: bits, where a remainder of doubles is a call of the C library. */
+export function pageOffset(at: number): number {
+  return at & (PAGE_BYTES - 1)
+}
 
 /** The lowest RAM is left alone: address 0 stays unmapped, and the numbers of routines lie there. */
 export const RESERVED_BYTES = 256 * 1024

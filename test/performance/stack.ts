@@ -185,8 +185,8 @@ function measurementOf(shape: Shape): Measurement {
       readThrough(file)
       const read = await reader(shape, candidate, file)
       const pages = pagesOf(shape, fs.statSync(file).size)
-      // As short as those of the device alone, though each has a thread of the guest, made anew.
-      const batch = requestBytes > PAGE_BYTES ? 2 : 64
+      // A batch has a thread of the guest, made anew, which is no part of a request: one or two milliseconds.
+      const batch = requestBytes > PAGE_BYTES ? 8 : 128
       let from = 0
       const ns = nsPerOperation(batch, ms * LONGER, () => {
         read(pages, from, batch)

@@ -164,7 +164,7 @@ export class Transfers {
   /** Bytes of one SRB that begins at this address: one page less than the adapter takes, unless aligned. */
   #pieceBytes(from: number): number {
     const { maximumTransferLength, maximumPhysicalPages, sectorBytes } = this.#limits
-    const pages = maximumPhysicalPages - (from % PAGE_BYTES === 0 ? 0 : 1)
+    const pages = maximumPhysicalPages - ((from & (PAGE_BYTES - 1)) === 0 ? 0 : 1)
     const most = Math.min(maximumTransferLength, pages * PAGE_BYTES)
     return Math.max(sectorBytes, most - (most % sectorBytes))
   }
