@@ -46,6 +46,8 @@ export interface ServeDescription {
 export interface ServeListener {
   connected?(): void
   disconnected?(end: SessionEnd): void
+  /** Requests that were out when whoever served before ended, and are done again. */
+  recovered?(queue: number, requests: number): void
   /** The first violation of each rule in a session. */
   violated?(violation: Violation): void
 }
@@ -191,6 +193,7 @@ export class DiskServer {
       connection: new NativeConnection(socket, loop),
       requireSeals: description.requireSeals,
       polling: description.polling,
+      recovered: (queue, requests) => listener.recovered?.(queue, requests),
       violated: (violation) => {
         this.violations.record(violation)
         seen.record(violation)

@@ -39,6 +39,7 @@ async function serveHere(spec: string, given: ServeArguments, child: Watched | n
     ...(trace === null ? {} : { trace: new TraceLines(trace.write) }),
     listener: {
       connected: () => say('front-end connected'),
+      recovered: (queue, requests) => say(recoveredText(queue, requests)),
       disconnected: (end) => say(`front-end gone: ${endText(end)}`),
       violated: (violation) => say(explain(violation)),
     },
@@ -62,6 +63,10 @@ async function serveHere(spec: string, given: ServeArguments, child: Watched | n
   if (flushed !== 'ok') say(`the last flush failed (${flushed}): the image may lack what was written`)
   const broken = server.violations.entries().some(({ rule }) => REQUIREMENTS[rule].level === 'must')
   return broken || flushed !== 'ok' || trace?.error ? Exit.NOT_VERIFIED : Exit.VERIFIED
+}
+
+function recoveredText(queue: number, requests: number): string {
+  return `queue ${queue}: ${requests} ${requests === 1 ? 'request' : 'requests'} in flight done again`
 }
 
 /** One line at a time, at once: somebody watches, or a program reads. */

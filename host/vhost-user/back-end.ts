@@ -35,6 +35,8 @@ export interface BackEndSetup {
   /** Somebody calls `look` all the time: rings are not waited for. */
   readonly polling?: boolean
   readonly violated: (violation: Violation) => void
+  /** Requests of a ring that whoever served before took and never answered: they are done again. */
+  readonly recovered?: (queue: number, requests: number) => void
 }
 
 /** What this back-end can do. */
@@ -114,6 +116,7 @@ export class VhostBackEnd implements DeviceSignals {
       journal: (ring: VhostRing) => this.#inflight?.journal(ring.index, ring.size) ?? null,
       polling: this.#polling,
       violated: (violation: Violation) => this.violated(violation),
+      recovered: (queue: number, requests: number) => setup.recovered?.(queue, requests),
     }
     this.rings = setup.device.queueSizes.map((_, index) => new VhostRing(index, ringPlatform))
     setup.dma.remap(this.#table.memory())

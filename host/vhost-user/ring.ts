@@ -35,6 +35,8 @@ export interface RingPlatform {
   /** Every ring is looked at all the time. */
   readonly polling: boolean
   violated(violation: Violation): void
+  /** Requests that whoever served before took and never answered are done again. */
+  recovered(queue: number, requests: number): void
 }
 
 /**
@@ -142,11 +144,9 @@ export class VhostRing {
     const journal = this.#platform.journal(this)
     if (journal !== null && 'rule' in journal) return journal
     const usedIndex = used.loadIndex(VirtqUsed.idx)
+    const recovered = this.#resume === null ? journal?.recover(usedIndex, this.#base) : undefined
     const from = this.#resume ??
-      journal?.recover(usedIndex, this.#base) ?? {
-        position: { available: this.#base, used: usedIndex },
-        heads: [],
-      }
+      recovered ?? { position: { available: this.#base, used: usedIndex }, heads: [] }
     const care = { journal, polled: this.polled || this.#platform.polling }
     const violation = device.start(this.index, place, from, care)
     if (violation !== null) {
@@ -154,6 +154,9 @@ export class VhostRing {
       return { rule: 'vhost.ring-address', seen: violation.seen, expected: violation.expected }
     }
     this.#live = true
+    if (recovered !== undefined && recovered.heads.length > 0) {
+      this.#platform.recovered(this.index, recovered.heads.length)
+    }
     this.#available = available
     this.#seen = from.position.available
     // Whoever served before may have made answers visible and ended before the call: the index that the driver

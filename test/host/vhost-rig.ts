@@ -61,6 +61,8 @@ export class VhostRig {
   readonly dma: DmaSpace
   readonly violations: Violation[]
   readonly ends: SessionEnd[]
+  /** Queue, and requests of it that were done again. */
+  readonly recovered: (readonly [queue: number, requests: number])[]
   readonly #setup: VhostRigSetup
   session: VhostUserSession
   connection: FakeConnection
@@ -79,6 +81,7 @@ export class VhostRig {
     this.dma = new DmaSpace(GuestMemory.nothing())
     this.violations = []
     this.ends = []
+    this.recovered = []
     const queues = setup.queues ?? 1
     this.device = new BlkDevice({
       platform: this.platform,
@@ -122,6 +125,7 @@ export class VhostRig {
       connection: this.connection,
       requireSeals: this.#setup.requireSeals ?? false,
       violated: (violation) => this.violations.push(violation),
+      recovered: (queue, requests) => this.recovered.push([queue, requests]),
       ended: (end) => this.ends.push(end),
     })
   }

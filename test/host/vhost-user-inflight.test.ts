@@ -275,6 +275,28 @@ describe('what is in flight when a back-end is killed', () => {
   })
 })
 
+describe('who takes the place of a killed back-end', () => {
+  it('says how many requests are done again, once, and nothing where there are none', () => {
+    const lives = new Lives(false)
+    expect(lives.rig.recovered).toEqual([])
+    for (let i = 0; i < 5; i++) lives.offer()
+    lives.kick()
+    lives.complete(1)
+    lives.complete(2)
+    lives.revive()
+    expect(lives.rig.recovered).toEqual([[0, 3]])
+    // Stopped and started by its own front-end, it forgets nothing and recovers nothing.
+    lives.rig.send('SET_VRING_ENABLE', encode(VhostUserVringState, { index: 0, num: 0 }))
+    while (lives.disk.held.length > 0) lives.complete(0)
+    lives.rig.clock.drain()
+    lives.rig.send('SET_VRING_ENABLE', ENABLE)
+    expect(lives.rig.recovered).toEqual([[0, 3]])
+    lives.finish()
+    lives.revive()
+    expect(lives.rig.recovered).toEqual([])
+  })
+})
+
 describe('a driver that sleeps until it is called', () => {
   it('is called for what a killed back-end made visible, whatever store was its last', () => {
     let untold = 0

@@ -70,11 +70,13 @@ describe('a Linux guest in QEMU, on a disk served over vhost-user', () => {
     if (built === null) return
     const file = drawnImage(folder, 'killed.img', 2)
     const report = await killUnderLoad({
-      ...{ built, folder, initramfs, spec: `file-async:${file}`, kernel: linuxKernel() as LinuxKernel },
+      ...{ built, folder, initramfs, image: file, kernel: linuxKernel() as LinuxKernel },
       ...{ kills: KILLS, seed: 1 },
     })
     expect(report.final).toBe(sumOf(file))
     expect(report.exitCode).toBe(0)
     expect(report.verifiedRounds).toBeGreaterThan(KILLS)
+    console.info(`requests in flight at each kill: ${report.inFlight.join(' ')}`)
+    expect(report.inFlight.filter((count) => count > 0)).toHaveLength(KILLS)
   })
 })

@@ -10,7 +10,7 @@ import { type LinuxKernel, linuxGuestMissing, linuxKernel, makeInitramfs } from 
 import { killUnderLoad } from './kill-under-load.ts'
 
 /**
- * Kills the back-end of a busy Linux guest: `npm run soak -- [kills] [seed]`, 50 by default. Fails with what the
+ * Kills the back-end of a busy Linux guest: `npm run soak -- [kills] [seed]`, 50 by default that catch requests. Fails with what the
  * guest found wrong.
  */
 const kills = parseWhole(process.argv[2] ?? '50')
@@ -31,13 +31,15 @@ try {
   const kernel = linuxKernel() as LinuxKernel
   const initramfs = makeInitramfs(kernel, folder)
   const image = drawnImage(folder, 'killed.img', seed)
-  const killed = (kill: number): void => {
-    process.stdout.write(`kill ${kill + 1} of ${kills}: every answered write is there\n`)
+  const killed = (kill: number, inFlight: number): void => {
+    const caught = `${inFlight} in flight, and every answered write is there`
+    process.stdout.write(`kill ${kill}: ${caught}\n`)
   }
-  const spec = `file-async:${image}`
-  const report = await killUnderLoad({ built, folder, kernel, initramfs, spec, kills, seed, killed })
-  const { requests, verifiedRounds, final } = report
-  process.stdout.write(`${requests} requests, ${verifiedRounds} rounds verified\n`)
+  const report = await killUnderLoad({ built, folder, kernel, initramfs, image, kills, seed, killed })
+  const { requests, verifiedRounds, inFlight, final } = report
+  const caught = inFlight.filter((count) => count > 0).length
+  process.stdout.write(`${requests} requests, ${verifiedRounds} rounds verified, `)
+  process.stdout.write(`${caught} of ${inFlight.length} kills caught requests in flight\n`)
   if (final !== sumOf(image)) throw new Error(`the guest read ${final}, the image is ${sumOf(image)}`)
 } finally {
   built.remove()
