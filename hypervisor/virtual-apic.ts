@@ -112,8 +112,8 @@ export class VirtualApic {
 
   /** PPR virtualization, and evaluation of pending virtual interrupts (30.1.3, 30.2.1). */
   taskPriorityChanged(): void {
-    this.#page.updatePpr(this.#status >> 8)
-    this.#processor().recognizeVirtualInterrupts()
+    // With nothing above the priority the evaluation would recognize nothing, at every change of an IRQL.
+    if (this.pending) this.#processor().recognizeVirtualInterrupts()
   }
 
   /** Virtual-interrupt delivery (30.2.2): RVI moves to service when its class is above VPPR's. */

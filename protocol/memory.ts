@@ -207,6 +207,12 @@ export class GuestMemory {
   }
 
   #pointElsewhere(cursor: Cursor, at: Gpa, lengthBytes: number): boolean {
+    const found = this.#find(at)
+    if (found !== null && lengthBytes >= 0 && lengthBytes <= found.end - at) {
+      cursor.window = found.window
+      cursor.base = at - found.base
+      return true
+    }
     const pieces: Uint8Array<ArrayBuffer>[] = []
     if (!this.lend(at, lengthBytes, pieces)) return false
     if (pieces.length > 1) {
@@ -217,9 +223,9 @@ export class GuestMemory {
       cursor.base = 0
       return true
     }
-    const region = this.#find(at) ?? this.#last
-    cursor.window = region.window
-    cursor.base = pieces.length === 0 ? 0 : at - region.base
+    // Only a range of no bytes gets here.
+    cursor.window = this.#last.window
+    cursor.base = 0
     return true
   }
 }

@@ -1,8 +1,12 @@
 import type { DriverObject } from './driver-object.ts'
 import { DEVICE_OBJECT, DEVOBJ_EXTENSION, DeviceFlag, IoType } from './io-layout.ts'
-import { type KernelMemory, KernelRecord } from './kernel-memory.ts'
+import { type KernelMemory, KernelRecord, pointer } from './kernel-memory.ts'
 
 const DRIVER_OBJECT = DEVICE_OBJECT.driverObject / 4
+const ATTACHED_DEVICE = DEVICE_OBJECT.attachedDevice / 4
+const FLAGS = DEVICE_OBJECT.flags / 4
+const ALIGNMENT = DEVICE_OBJECT.alignmentRequirement / 4
+const STACK_SIZE: number = DEVICE_OBJECT.stackSize
 
 /** A device object: one layer of a device stack. One view per object, so `===` compares devices. */
 export class DeviceObject extends KernelRecord {
@@ -46,7 +50,7 @@ export class DeviceObject extends KernelRecord {
   }
   /** The device attached on top of this one, as an address; 0 for none. */
   get attachedDevice(): number {
-    return this.window.le64(DEVICE_OBJECT.attachedDevice, this.at)
+    return pointer(this.words, this.word + ATTACHED_DEVICE)
   }
   set attachedDevice(value: number) {
     this.window.putLe64(DEVICE_OBJECT.attachedDevice, value, this.at)
@@ -59,10 +63,10 @@ export class DeviceObject extends KernelRecord {
     this.window.putLe64(DEVICE_OBJECT.currentIrp, value, this.at)
   }
   get flags(): number {
-    return this.window.le32(DEVICE_OBJECT.flags, this.at)
+    return this.words[this.word + FLAGS] as number
   }
   set flags(value: number) {
-    this.window.putLe32(DEVICE_OBJECT.flags, value, this.at)
+    this.words[this.word + FLAGS] = value
   }
   get characteristics(): number {
     return this.window.le32(DEVICE_OBJECT.characteristics, this.at)
@@ -81,17 +85,17 @@ export class DeviceObject extends KernelRecord {
   }
   /** Locations a request to this device needs. */
   get stackSize(): number {
-    return this.window.u8(DEVICE_OBJECT.stackSize, this.at)
+    return this.memory.bytes[this.at + STACK_SIZE] as number
   }
   set stackSize(value: number) {
     this.window.putU8(DEVICE_OBJECT.stackSize, value, this.at)
   }
   /** A mask: FILE_512_BYTE_ALIGNMENT is 0x1ff. */
   get alignmentRequirement(): number {
-    return this.window.le32(DEVICE_OBJECT.alignmentRequirement, this.at)
+    return this.words[this.word + ALIGNMENT] as number
   }
   set alignmentRequirement(value: number) {
-    this.window.putLe32(DEVICE_OBJECT.alignmentRequirement, value, this.at)
+    this.words[this.word + ALIGNMENT] = value
   }
   get sectorSize(): number {
     return this.window.le16(DEVICE_OBJECT.sectorSize, this.at)
