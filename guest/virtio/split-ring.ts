@@ -167,11 +167,6 @@ export class DriverRing<T extends object> {
     return this.isBroken
   }
 
-  /** Descriptors `post` would take for `count` buffers. */
-  private needs(count: number): number {
-    return this.indirect !== null && count > 1 && count <= this.indirectSegments ? 1 : count
-  }
-
   /**
    * Makes buffers ready; they are the device's to see after `publish`. False when the ring has no room.
    *
@@ -179,11 +174,12 @@ export class DriverRing<T extends object> {
    */
   post(segments: Segments, owner: T): boolean {
     const { count } = segments
-    const needs = this.needs(count)
+    const { indirect } = this
+    const needs = indirect !== null && count > 1 && count <= this.indirectSegments ? 1 : count
     if (count === 0 || needs > this.size) throw new Error(`${count} buffers cannot be one request`)
     if (needs > this.freeCount || this.isBroken) return false
     const head = this.freeHead
-    if (this.indirect !== null && needs < count) this.fillIndirect(this.indirect, head, segments)
+    if (indirect !== null && needs < count) this.fillIndirect(indirect, head, segments)
     else this.fillDirect(segments)
     this.owners[head] = owner
     this.writable[head] = segments.writableBytes

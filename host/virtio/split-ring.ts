@@ -45,6 +45,10 @@ const NO_NOTIFY = UsedFlag.NO_NOTIFY
 /** Where things lie in words of the areas, for the direct way to them. */
 const AVAIL_RING_HALF = AVAIL_RING / 2
 const WORD_MAX = 0xffff_ffff
+/** The largest number that is compared and added as a machine word. */
+const SMALL_MAX = 0x7fff_ffff
+/** No queue has so many entries, and none of them can say it. */
+const NO_HEAD = -1
 
 /** What a split ring is started with. */
 export interface SplitRingSetup {
@@ -86,7 +90,6 @@ export class SplitRing implements DeviceRing {
   private readonly availEvent: number
   /** By head: its chain, live while its token is out. Made when a head is first seen. */
   private readonly chains: (Chain | undefined)[]
-  private outCount = 0
   /** Heads to be taken again. Until they have been, `seenAvail` stays `nextAvail`: nothing new is taken before. */
   private retake: number[]
   /** Next available entry to take, and the published index as last seen. */
@@ -96,7 +99,9 @@ export class SplitRing implements DeviceRing {
   private filled: number
   private published: number
   private quiet: boolean
+  /** Tokens handed out, and those that came back. */
   private taken = 0
+  private spent = 0
   private isBroken = false
 
   private constructor(setup: SplitRingSetup, descriptors: Window, available: Window, used: Window) {
@@ -143,7 +148,7 @@ export class SplitRing implements DeviceRing {
   }
 
   get inFlight(): number {
-    return this.outCount
+    return this.taken - this.spent
   }
 
   get broken(): boolean {
@@ -166,21 +171,16 @@ export class SplitRing implements DeviceRing {
   next(): Chain | null {
     // Malformed chains are passed over, but no more of them in one call than a ring holds.
     for (let left = this.size; left > 0; left--) {
-      let retaken = false
-      if (this.nextAvail === this.seenAvail) {
-        if (!this.look()) return null
-        retaken = this.retake.length > 0
-      }
+      const retaken = this.nextAvail === this.seenAvail && this.retake.length > 0
       const head = retaken ? (this.retake.shift() as number) : this.takeHead()
+      if (head === NO_HEAD) return null
       if (!(head < this.size)) return this.distrust(head, retaken)
       const chain = this.chains[head] ?? this.chainOf(head)
       if (chain.live) return this.distrust(head, retaken)
       if (this.journal !== null) this.journal.took(head)
       if (this.walk.read(chain)) {
-        const id = this.taken + 1
-        this.taken = id
-        this.outCount++
-        chain.id = id
+        this.taken++
+        chain.id = this.taken
         chain.live = true
         return chain
       }
@@ -190,16 +190,17 @@ export class SplitRing implements DeviceRing {
   }
 
   complete(chain: Chain, writtenBytes: number): void {
-    if (!(writtenBytes <= chain.writableBytes)) {
-      throw new Error(`queue ${this.queue}: ${writtenBytes} bytes written into ${chain.writableBytes}`)
-    }
-    this.spend(chain)
+    if (!(writtenBytes <= chain.writableBytes) || !chain.live) this.misused(chain, writtenBytes)
+    chain.live = false
+    this.spent++
     this.use(chain.head, writtenBytes)
     if (this.dma.log !== null) this.logWritten(chain, writtenBytes)
   }
 
   abandon(chain: Chain): void {
-    this.spend(chain)
+    if (!chain.live) this.misused(chain, 0)
+    chain.live = false
+    this.spent++
   }
 
   publish(): boolean {
@@ -232,7 +233,6 @@ export class SplitRing implements DeviceRing {
   /** Looks whether there is more to take. False: nothing new, or nothing that can be trusted. */
   private look(): boolean {
     if (this.isBroken) return false
-    if (this.retake.length > 0) return true
     const seen = this.available.loadIndex(AVAIL_IDX)
     const ahead = (seen - this.nextAvail) & 0xffff
     if (ahead === 0) return false
@@ -255,13 +255,13 @@ export class SplitRing implements DeviceRing {
     return chain
   }
 
-  /** The head in the next available entry, unchecked. */
+  /** The head in the next available entry, unchecked; NO_HEAD when there is none. */
   private takeHead(): number {
     const next = this.nextAvail
+    if (next === this.seenAvail && !this.look()) return NO_HEAD
     this.nextAvail = (next + 1) & 0xffff
     const slot = next & (this.size - 1)
-    const available = this.available
-    return available.halves[AVAIL_RING_HALF + slot] ?? available.le16(AVAIL_RING, slot * 2)
+    return this.available.halves[AVAIL_RING_HALF + slot] ?? this.available.le16(AVAIL_RING, slot * 2)
   }
 
   /** A head that names no chain: there is no token to give back, so the ring waits for a reset. */
@@ -278,7 +278,7 @@ export class SplitRing implements DeviceRing {
 
   private use(head: number, writtenBytes: number): void {
     const base = (this.filled & (this.size - 1)) * ELEM_BYTES + USED_RING
-    const len = Math.min(writtenBytes, WORD_MAX)
+    const len = writtenBytes <= SMALL_MAX ? writtenBytes : Math.min(writtenBytes, WORD_MAX)
     const { words } = this.used
     if (words.length > 0) {
       words[(base + ELEM_ID) >>> 2] = head
@@ -294,10 +294,11 @@ export class SplitRing implements DeviceRing {
     this.used.putLe32(ELEM_LEN, len, base)
   }
 
-  private spend(chain: Chain): void {
-    if (!chain.live) throw new Error(`queue ${this.queue}: the token of head ${chain.head} was spent before`)
-    chain.live = false
-    this.outCount--
+  /** @throws what our own side did wrong with a chain. */
+  private misused(chain: Chain, writtenBytes: number): never {
+    const { head, live, writableBytes } = chain
+    if (live) throw new Error(`queue ${this.queue}: ${writtenBytes} bytes written into ${writableBytes}`)
+    throw new Error(`queue ${this.queue}: the token of head ${head} was spent before`)
   }
 
   private logUsed(offset: number, lengthBytes: number): void {
