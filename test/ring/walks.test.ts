@@ -12,10 +12,10 @@ import { buffersOf } from './ends.ts'
 import { DESCRIPTORS, DEVICE, DRIVER, Scene } from './hostile-stage.ts'
 
 /**
- * How a chain is walked: by the short walk as far as it goes; by the whole one from the first buffer on, since no
- * memory is plain; by the whole one, field by field.
+ * How a chain is walked: by the short walk as far as it goes; by it above a gap only, since plain memory begins
+ * there; by the whole one from the first buffer on, since no memory is plain; by that one, field by field.
  */
-const WALKS = ['short', 'whole', 'apart'] as const
+const WALKS = ['short', 'short above', 'whole', 'apart'] as const
 
 interface Setting {
   readonly size: number
@@ -29,10 +29,10 @@ interface Setting {
 /** Everything a device makes of the chains offered, and where it leaves the ring. */
 function judged({ size, indirect, start, heads, plant }: Setting, walk: (typeof WALKS)[number]) {
   const scene = new Scene({ size, indirect, start, plain: walk !== 'apart' })
-  const { dma, hostile, literal, ring, violations } = scene
-  if (walk === 'whole') {
-    dma.plainBase = 0
-    dma.plainEnd = 0
+  const { dma, ground, hostile, literal, ring, violations } = scene
+  if (walk === 'whole' || walk === 'short above') {
+    dma.plainBase = ground.vast
+    dma.plainEnd = walk === 'whole' ? ground.vast : ground.end
   }
   plant(hostile)
   for (const head of heads) hostile.offer(head)
