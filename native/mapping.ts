@@ -1,3 +1,4 @@
+import { constants } from 'node:buffer'
 import { type Descriptor, lengthOf } from './descriptor.ts'
 import {
   libc,
@@ -116,6 +117,8 @@ export function map(
   // Files are mapped by whole pages; what a peer calls its offset may lie inside of one.
   const skipBytes = offset % PAGE_BYTES
   const wholeBytes = Math.ceil((skipBytes + lengthBytes) / PAGE_BYTES) * PAGE_BYTES
+  // No buffer is longer, and asking for one ends the process: 4 GiB in Node 20.
+  if (!(wholeBytes <= constants.MAX_LENGTH)) return new NativeError('mmap', 'EFBIG')
   const flags = write ? MAP_SHARED : MAP_PRIVATE
   const from = offset - skipBytes
   const address = libc().mmap(0, wholeBytes, PROT_READ_WRITE, flags, descriptor.number, from)

@@ -1,3 +1,4 @@
+import { constants } from 'node:buffer'
 import { spawnSync } from 'node:child_process'
 import {
   closeSync,
@@ -132,6 +133,21 @@ describe('shared memory', () => {
     other.setUint32(0, 0xffff_ffff)
     expect(kept.bytes.every((byte) => byte === 7)).toBe(true)
     mapping.close()
+  })
+
+  it('longer than any buffer is not mapped, whoever shares it: nothing of it is touched or paid for', () => {
+    const lengthBytes = 2 ** 40
+    using memory = SharedMemory.create('test', lengthBytes)
+    const before = reservedBytes()
+    const result = map(memory.descriptor, 0, lengthBytes, { write: true })
+    if (constants.MAX_LENGTH < lengthBytes) {
+      expect(result).toMatchObject({ call: 'mmap', errno: 'EFBIG' })
+      expect(reservedBytes()).toBe(before)
+    } else {
+      const whole = mapped(result)
+      expect(whole.bytes.length).toBe(lengthBytes)
+      whole.revoke()
+    }
   })
 
   it('gives addresses back only when no view is left', async () => {
