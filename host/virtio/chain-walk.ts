@@ -40,10 +40,10 @@ export interface WalkSetup {
 /**
  * Reads chains of descriptors, VIRTIO 1.2 section 2.7.5: each field once, each chain within one budget.
  *
- * There are two walks. `read` is the short one, for what comes a million times a second: direct descriptors in
- * the one table, buffers in the plain part of memory. It is kept below the size up to which the optimizer
- * inlines. The first descriptor that is anything else it leaves, with what it read of it, to the whole walk,
- * which goes on from there and judges everything.
+ * There are two walks. `run` is the short one, for what comes a million times a second: descriptors of one table,
+ * buffers in the plain part of memory. It is kept below the size up to which the optimizer inlines. The first
+ * descriptor that is anything else it leaves, with what it read of it, to the whole walk, which goes on from there
+ * and judges everything.
  */
 export class ChainWalk {
   // Private by declaration and set once for the same reasons as in the ring.
@@ -54,8 +54,10 @@ export class ChainWalk {
   private readonly indirect: boolean
   private readonly listener: RingListener
   private readonly descriptors: Window
-  /** Re-pointed at each indirect table. */
+  /** Re-pointed at each indirect table: of so many descriptors, at that address. */
   private readonly table: Cursor
+  private enteredAt = 0
+  private tableLimit = 0
   /** A descriptor that was read apart from the walk that judges it. */
   private readonly fetched: Uint32Array<ArrayBuffer>
 
@@ -74,18 +76,36 @@ export class ChainWalk {
 
   /** Reads the chain that begins at the head of `chain` into it. False: malformed and reported. */
   read(chain: Chain): boolean {
-    const { addresses, lengths } = chain
     const { words } = this.descriptors
+    return words.length > 0
+      ? this.run(chain, words, 0, this.size, chain.head, false)
+      : this.walkApart(chain, chain.head, false)
+  }
+
+  /**
+   * The short walk, from the descriptor `first` of the table whose words begin with `from`.
+   *
+   * @param nested in the indirect table that was entered last.
+   */
+  private run(
+    chain: Chain,
+    words: Uint32Array,
+    from: number,
+    limit: number,
+    first: number,
+    nested: boolean,
+  ): boolean {
+    const { addresses, lengths } = chain
     const { plainBase, plainEnd } = this.dma
     const { size } = this
-    let index = chain.head
+    let index = first
     let count = 0
     let readableCount = 0
     let readableBytes = 0
     let writableBytes = 0
-    let isLeft = words.length === 0
-    while (!isLeft) {
-      const at = index * DESC_WORDS
+    let isLeft = false
+    for (;;) {
+      const at = from + index * DESC_WORDS
       const low = words[at] as number
       const high = words[at + 1] as number
       const len = words[at + 2] as number
@@ -107,20 +127,46 @@ export class ChainWalk {
       } else writableBytes += len
       if ((flagsAndNext & NEXT) === 0) break
       const next = flagsAndNext >>> 16
-      if (!(next < size)) return this.strays(index, next)
+      if (!(next < limit)) return this.strays(index, next, nested)
       index = next
     }
     chain.count = count
     chain.readableCount = readableCount
     chain.readableBytes = readableBytes
     chain.writableBytes = writableBytes
-    if (isLeft) return this.walk(chain, index, words.length > 0)
-    return readableBytes + writableBytes <= SMALL_MAX || this.fits(chain, this.tableAt)
+    if (isLeft) return this.goOn(chain, index, nested)
+    return readableBytes + writableBytes <= SMALL_MAX || this.fits(chain, nested)
   }
 
-  /** Of a link in the one table that leads out of it. */
-  private strays(index: number, next: number): false {
-    return this.refuse('split.next-range', index * DESC_BYTES + this.tableAt, next, this.size - 1)
+  /** Goes on at a descriptor that was left: in the table that stands for the whole chain, or by the whole walk. */
+  private goOn(chain: Chain, index: number, nested: boolean): boolean {
+    const { fetched } = this
+    const flagsAndNext = fetched[3] as number
+    const isWhole = (flagsAndNext & INDIRECT) !== 0 && chain.count === 0 && !nested
+    if (!isWhole) return this.walk(chain, index, true, nested)
+    const high = fetched[1] as number
+    const at = high === 0 ? (fetched[0] as number) : (fetched[0] as number) + high * TWO_32
+    if (!this.enter(false, at, fetched[2] as number, flagsAndNext & 0xffff)) return false
+    const { window, base } = this.table
+    const words = wordsFrom(window, base)
+    return words === null
+      ? this.walkApart(chain, 0, true)
+      : this.run(chain, words, base / 4, this.tableLimit, 0, true)
+  }
+
+  /** The whole walk from the first descriptor on. */
+  private walkApart(chain: Chain, first: number, nested: boolean): boolean {
+    chain.count = 0
+    chain.readableCount = 0
+    chain.readableBytes = 0
+    chain.writableBytes = 0
+    return this.walk(chain, first, false, nested)
+  }
+
+  /** Of a link that leads out of its table. */
+  private strays(index: number, next: number, nested: boolean): false {
+    const at = (nested ? this.enteredAt : this.tableAt) + index * DESC_BYTES
+    return this.refuse('split.next-range', at, next, (nested ? this.tableLimit : this.size) - 1)
   }
 
   /** Notes what was read of a descriptor. */
@@ -139,18 +185,19 @@ export class ChainWalk {
    * costs more than the walk. What is refused leaves through small functions.
    *
    * @param left what is in that descriptor has been read, and is not read again.
+   * @param nested it is one of the indirect table that was entered last.
    */
-  private walk(chain: Chain, first: number, left: boolean): boolean {
+  private walk(chain: Chain, first: number, left: boolean, nested: boolean): boolean {
     const { addresses, lengths } = chain
     const { size, fetched } = this
     const { plainBase, plainEnd } = this.dma
-    let table = this.descriptors
-    let words = table.words.length > 0 ? table.words : fetched
-    let tableBase = 0
+    let table = nested ? this.table.window : this.descriptors
+    let tableBase = nested ? this.table.base : 0
+    let words = wordsFrom(table, tableBase) ?? fetched
     // What makes an address of a base in the table.
-    let toAddress = this.tableAt
-    let limit = size
-    let indirect = false
+    let toAddress = nested ? this.enteredAt - tableBase : this.tableAt
+    let limit = nested ? this.tableLimit : size
+    let indirect = nested
     let index = first
     let isLeft = left
     let { count, readableCount, readableBytes, writableBytes } = chain
@@ -159,7 +206,7 @@ export class ChainWalk {
       const base = tableBase + index * DESC_BYTES
       if (budget === 0) return this.refuse('split.chain-length', base + toAddress, size + 1, size)
       let from = words
-      let at = base >>> 2
+      let at = base / 4
       if (isLeft || words === fetched) {
         if (!isLeft) this.fetch(table, base)
         isLeft = false
@@ -174,10 +221,9 @@ export class ChainWalk {
         if (!this.enter(indirect, addr, len, flagsAndNext & 0xffff)) return false
         table = this.table.window
         tableBase = this.table.base
-        // A table may lie anywhere, also where no word begins.
-        words = (tableBase >>> 2) * 4 === tableBase && table.words.length > 0 ? table.words : fetched
+        words = wordsFrom(table, tableBase) ?? fetched
         toAddress = addr - tableBase
-        limit = len / DESC_BYTES
+        limit = this.tableLimit
         index = 0
         indirect = true
         continue
@@ -208,11 +254,12 @@ export class ChainWalk {
     chain.readableCount = readableCount
     chain.readableBytes = readableBytes
     chain.writableBytes = writableBytes
-    return this.fits(chain, toAddress + tableBase)
+    return this.fits(chain, indirect)
   }
 
-  private fits({ readableBytes, writableBytes }: Chain, at: number): boolean {
+  private fits({ readableBytes, writableBytes }: Chain, nested: boolean): boolean {
     const bytes = readableBytes + writableBytes
+    const at = nested ? this.enteredAt : this.tableAt
     return bytes <= CHAIN_BYTES_MAX || this.refuse('split.chain-bytes', at, bytes, CHAIN_BYTES_MAX)
   }
 
@@ -239,6 +286,8 @@ export class ChainWalk {
     if (!this.dma.point(this.table, gpa(at), len)) {
       return this.refuse('split.indirect-backed', at, len, this.dma.memory.end)
     }
+    this.enteredAt = at
+    this.tableLimit = len / DESC_BYTES
     return true
   }
 
@@ -246,4 +295,9 @@ export class ChainWalk {
     this.listener.violated({ rule, side: 'driver', queue: this.queue, at, seen, expected })
     return false
   }
+}
+
+/** The words of a table; a table may lie anywhere, also where no word begins. */
+function wordsFrom({ words }: Window, base: number): Uint32Array<ArrayBuffer> | null {
+  return base % 4 === 0 && words.length > 0 ? words : null
 }

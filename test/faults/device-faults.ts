@@ -120,8 +120,8 @@ export const deviceFaults: readonly Fault[] = [
   fault(
     'split.device.desc-table.4',
     WALK,
-    'if (isLeft) return this.walk(chain, index, words.length > 0)',
-    'this.descriptors.fill(0xff, chain.head * 16 + 8, 4)\n    if (isLeft) return this.walk(chain, index, words.length > 0)',
+    'if (isLeft) return this.goOn(chain, index, nested)',
+    'this.descriptors.fill(0xff, chain.head * 16 + 8, 4)\n    if (isLeft) return this.goOn(chain, index, nested)',
   ),
   fault(
     'split.device.indirect.1',

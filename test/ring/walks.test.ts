@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { SplitRing } from '../../host/virtio/split-ring.ts'
 import { DmaSpace } from '../../protocol/dma.ts'
 import type { Gpa } from '../../protocol/memory.ts'
-import type { Window } from '../../protocol/window.ts'
+import type { Cursor, Window } from '../../protocol/window.ts'
 import { HOSTILE_CHAINS } from '../fuzz/hostile-chain.ts'
 import { HostileScene, hostileGround } from '../fuzz/hostile-scene.ts'
 import type { LiteralDescriptor } from '../fuzz/literal-ring.ts'
@@ -159,8 +159,18 @@ describe('the short walk of a chain', () => {
         { addr: GROUND.data, len: 16, flags: L_NEXT | L_WRITE, next: 1 },
         { addr: GROUND.data, len: 16, flags: 0 },
       ],
-      // At once: a table.
-      [{ addr: GROUND.table, len: 16, flags: L_INDIRECT }],
+      // At once: a table, and one behind a buffer.
+      [{ addr: GROUND.table, len: 64, flags: L_INDIRECT }],
+      [
+        { addr: GROUND.data, len: 16, flags: L_NEXT, next: 1 },
+        { addr: GROUND.table, len: 64, flags: L_INDIRECT },
+      ],
+    ]
+    const table: readonly LiteralDescriptor[] = [
+      { addr: GROUND.data, len: 8, flags: L_NEXT, next: 2 },
+      { addr: GROUND.gap, len: 8, flags: L_WRITE },
+      { addr: GROUND.data + 64, len: 0, flags: L_NEXT, next: 3 },
+      { addr: GROUND.data + 64, len: 8, flags: L_WRITE },
     ]
     for (const row of rows) {
       const { memory } = hostileGround()
@@ -172,16 +182,19 @@ describe('the short walk of a chain', () => {
       })
       if (!(ring instanceof SplitRing)) throw new Error('the ring does not start')
       const literal = new LiteralRing(memory, place)
-      literal.table(GROUND.table, [{ addr: GROUND.data, len: 8, flags: L_WRITE }])
+      literal.table(GROUND.table, table)
       new HostileScene(literal, hostileGround(), 0).chain(row)
       ring.next()
-      const expected = row.flatMap((_, index) => [0, 1, 2, 3].map((word) => 4 * index + word))
+      const wordsOf = (at: number) => [0, 4, 8, 12].map((word) => at + word)
+      const expected = row.flatMap((_, index) => wordsOf(DESCRIPTORS + 16 * index))
+      const isTable = row.some(({ flags = 0 }) => (flags & L_INDIRECT) !== 0)
+      if (isTable) expected.push(...[0, 2, 3].flatMap((index) => wordsOf(GROUND.table + 16 * index)))
       expect([...reads].sort((a, b) => a - b)).toEqual(expected)
     }
   })
 })
 
-/** Memory whose descriptor table notes which of its words are read. */
+/** Memory that notes which words of descriptor tables are read, by their addresses. */
 class WatchedTable extends DmaSpace {
   readonly #reads: number[]
 
@@ -193,11 +206,23 @@ class WatchedTable extends DmaSpace {
   override window(at: Gpa, lengthBytes: number, alignment: number): Window | null {
     const window = super.window(at, lengthBytes, alignment)
     if (window === null || at !== DESCRIPTORS) return window
+    return this.#watched(window, at)
+  }
+
+  override point(cursor: Cursor, at: Gpa, lengthBytes: number): boolean {
+    const window = super.window(at, lengthBytes, 4)
+    if (window === null) return false
+    cursor.window = this.#watched(window, at)
+    cursor.base = 0
+    return true
+  }
+
+  #watched(window: Window, at: number): Window {
     const reads = this.#reads
     window.words = new Proxy(window.words, {
       get(words, key) {
         const index = typeof key === 'string' ? Number(key) : Number.NaN
-        if (Number.isInteger(index)) reads.push(index)
+        if (Number.isInteger(index)) reads.push(at + 4 * index)
         return Reflect.get(words, key, words)
       },
     })
