@@ -142,6 +142,24 @@ describe('the short walk of a chain', () => {
     }
   })
 
+  it('says of a chain of too many bytes where its table lies, the one of the ring or its own', () => {
+    for (const walk of WALKS) {
+      for (const isNested of [false, true]) {
+        let table = DESCRIPTORS
+        const plant = (scene: HostileScene) => {
+          const row = scene.row(129).map((one) => ({ ...one, addr: scene.ground.vast, len: 2 ** 25 }))
+          if (isNested) table = scene.table(row)
+          scene.chain(isNested ? [{ addr: table, len: 16 * row.length, flags: L_INDIRECT }] : row)
+        }
+        const { violations } = judged({ size: 256, indirect: true, start: 0, heads: [], plant }, walk)
+        const bytes = 129 * 2 ** 25
+        expect(violations).toMatchObject([
+          { rule: 'split.chain-bytes', at: table, seen: bytes, expected: 2 ** 32 },
+        ])
+      }
+    }
+  })
+
   it('reads each word of a descriptor once, and leaves none of them to be read again', () => {
     const rows: readonly (readonly LiteralDescriptor[])[] = [
       [
