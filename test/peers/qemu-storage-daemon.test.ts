@@ -1,7 +1,10 @@
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { type Bench, createBench } from '../../bench/bench.ts'
+import { DsmAction, Ioctl } from '../../guest/class/disk/ioctl.ts'
+import { ntStatusName } from '../../guest/kernel/nt-status.ts'
+import { UserFile } from '../../guest/user.ts'
 import { openDescriptors } from '../../native/descriptor.ts'
 import { nativeAbsent } from '../../native/platform.ts'
 import { mappedBytes } from '../../native/shared-memory.ts'
@@ -21,6 +24,23 @@ function content(lengthBytes: number): Uint8Array {
 
 function digest(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex')
+}
+
+/** DEVICE_MANAGE_DATA_SET_ATTRIBUTES: trim of one range. */
+function trimOf(offset: number, lengthBytes: number): Uint8Array {
+  const view = new DataView(new ArrayBuffer(48))
+  // Size, action, where the ranges are and how long.
+  for (const [at, value] of [
+    [0, 28],
+    [4, DsmAction.TRIM],
+    [20, 32],
+    [24, 16],
+  ] as const) {
+    view.setUint32(at, value, true)
+  }
+  view.setBigUint64(32, BigInt(offset), true)
+  view.setBigUint64(40, BigInt(lengthBytes), true)
+  return new Uint8Array(view.buffer)
 }
 
 interface Around {
@@ -63,7 +83,29 @@ describe('our driver under the whole stack against qemu-storage-daemon', () => {
     })
   }, 60_000)
 
-  it('writes, flushes and trims, and the file has what was written', async (test) => {
+  it('trims what an application trims: it reads as zeroes, and the file gives its room back', async (test) => {
+    peerOrSkip(test, DAEMON, MISSING)
+    await over({}, async ({ daemon, bench }) => {
+      const roomBefore = statSync(daemon.image).blocks
+      const { user } = bench.machine
+      const status = await bench.machine.run(function* () {
+        const file = yield* user.open('\\\\.\\PhysicalDrive0')
+        if (!(file instanceof UserFile)) return file
+        const trimmed = yield* file.control(Ioctl.STORAGE_MANAGE_DATA_SET_ATTRIBUTES, trimOf(MIB, MIB), 0)
+        yield* file.close()
+        return trimmed.status
+      })
+      expect(ntStatusName(status)).toBe('SUCCESS')
+      const disk = bench.disk(0)
+      await disk.flush()
+      const expected = content(8 * MIB).fill(0, MIB, 2 * MIB)
+      expect(Buffer.compare(await disk.read(0, 8 * MIB), expected)).toBe(0)
+      expect(Buffer.compare(readFileSync(daemon.image), expected)).toBe(0)
+      expect(statSync(daemon.image).blocks).toBeLessThan(roomBefore)
+    })
+  }, 60_000)
+
+  it('writes and flushes, and the file has what was written', async (test) => {
     peerOrSkip(test, DAEMON, MISSING)
     await over({}, async ({ daemon, bench }) => {
       const report = await bench.run()

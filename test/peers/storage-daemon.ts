@@ -1,5 +1,5 @@
 /** QEMU's storage daemon with one vhost-user-blk export, as a peer for our driver. */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -20,6 +20,8 @@ export class StorageDaemon implements Disposable {
   readonly folder: string
   readonly image: string
   readonly socket: string
+  /** Path of its monitor's pipes, for `Qmp`. */
+  readonly monitor: string
   readonly #options: string
   #process: ChildProcess | null
 
@@ -27,9 +29,11 @@ export class StorageDaemon implements Disposable {
     this.folder = mkdtempSync(path.join(tmpdir(), 'paravane-qsd-'))
     this.image = path.join(this.folder, 'disk.img')
     this.socket = path.join(this.folder, 'disk.sock')
+    this.monitor = path.join(this.folder, 'monitor')
     this.#options = exportOptions
     this.#process = null
     writeFileSync(this.image, image)
+    execFileSync('mkfifo', [`${this.monitor}.in`, `${this.monitor}.out`])
   }
 
   /** Starts it; it listens when this is done. */
@@ -52,7 +56,7 @@ export class StorageDaemon implements Disposable {
     return [
       ...['--blockdev', `driver=file,node-name=file,filename=${this.image},discard=unmap`],
       ...['--blockdev', 'driver=raw,node-name=disk,file=file,discard=unmap'],
-      '--export',
+      ...['--chardev', `pipe,id=monitor,path=${this.monitor}`, '--monitor', 'chardev=monitor', '--export'],
       `type=vhost-user-blk,id=export,addr.type=unix,addr.path=${this.socket},node-name=disk,writable=on${this.#options}`,
     ]
   }
