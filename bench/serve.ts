@@ -55,6 +55,8 @@ export interface ServeListener {
 export interface ServeOptions {
   readonly listener?: ServeListener
   readonly trace?: TraceLines
+  /** The trace has its first line already: whoever served before was ended, and this server takes its place. */
+  readonly again?: boolean
 }
 
 export const SERVE_QUEUES_MAX = 64
@@ -270,7 +272,7 @@ export async function createServer(
   const description = checked(written)
   const absent = nativeAbsent() ?? hostByteOrderRefused()
   if (absent !== null) throw new BadDescription(absent)
-  const { trace, listener = {} } = options
+  const { trace, listener = {}, again = false } = options
   let loop: EdgeLoop | null = null
   const clock = new VirtualClock({
     trace: trace ?? NO_TRACE,
@@ -282,7 +284,8 @@ export async function createServer(
   if (!opened.ok) throw new BadDescription(opened.error)
   const backend = opened.value
   try {
-    trace?.begin({ seed: 1, disks: [{ spec: description.spec, write: true }] }, () => clock.now())
+    if (again) trace?.goOn(() => clock.now())
+    else trace?.begin({ seed: 1, disks: [{ spec: description.spec, write: true }] }, () => clock.now())
     const chosen = chooseLoop(backend)
     loop = chosen.loop
     const listening = listen(description.socket)

@@ -43,6 +43,11 @@ export class TraceLines implements Trace {
     this.#line(JSON.stringify(header))
   }
 
+  /** Goes on with a trace whose first line an earlier process wrote; times begin again. */
+  goOn(now: () => number): void {
+    this.#now = now
+  }
+
   emit(event: TraceEvent): void {
     this.#line(JSON.stringify({ us: this.#now(), ...event }))
   }

@@ -34,9 +34,11 @@ export function serve(spec: string, given: ServeArguments): Promise<number> {
 async function serveHere(spec: string, given: ServeArguments, child: Watched | null): Promise<number> {
   const again = child?.again === true
   const description = descriptionOf(spec, given)
-  const trace = given.trace === undefined ? null : new TraceFile(checkTrace(given.trace, spec))
+  const trace =
+    given.trace === undefined ? null : new TraceFile(checkTrace(given.trace, spec), { eager: true })
   const server = await createServer(description, {
     ...(trace === null ? {} : { trace: new TraceLines(trace.write) }),
+    again,
     listener: {
       connected: () => say('front-end connected'),
       recovered: (queue, requests) => say(recoveredText(queue, requests)),

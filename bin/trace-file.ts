@@ -10,12 +10,15 @@ const CHUNK = 65_536
  */
 export class TraceFile {
   readonly #path: string
+  readonly #atOnceBytes: number
   #fd: number | null
   #text: string
   #error: string | null
 
-  constructor(path: string) {
+  /** @param eager writes each line at once: for a process that others can end at any moment. */
+  constructor(path: string, { eager = false }: { readonly eager?: boolean } = {}) {
     this.#path = path
+    this.#atOnceBytes = eager ? 1 : CHUNK
     this.#fd = null
     this.#text = ''
     this.#error = null
@@ -34,12 +37,13 @@ export class TraceFile {
       const why = errnoOf(error) === 'ENOENT' ? 'its folder does not exist' : meaningOf(error)
       throw new BadInput(`--trace: cannot write ${JSON.stringify(this.#path)}: ${why}`)
     }
+    if (this.#text.length >= this.#atOnceBytes) this.#flush(this.#fd)
   }
 
   readonly write = (line: string): void => {
     if (this.#error !== null) return
     this.#text += `${line}\n`
-    if (this.#fd !== null && this.#text.length >= CHUNK) this.#flush(this.#fd)
+    if (this.#fd !== null && this.#text.length >= this.#atOnceBytes) this.#flush(this.#fd)
   }
 
   close(): void {
