@@ -2,7 +2,7 @@ import Table from 'cli-table3'
 import type { DiskKind } from '../host/disk/backend.ts'
 import { DISK_KINDS, diskKind } from '../host/disk/registry.ts'
 import { coloursFor } from './colour.ts'
-import { BadInput, Exit, print } from './exit.ts'
+import { BadInput, conclude, Exit } from './exit.ts'
 
 /** Lists the registry, or all that one kind takes. Returns the exit code. */
 export async function backends(
@@ -10,10 +10,10 @@ export async function backends(
   options: { readonly json?: boolean },
 ): Promise<number> {
   const kinds = name === undefined ? DISK_KINDS : [kindNamed(name)]
-  if (options.json === true)
-    await print(`${JSON.stringify({ schema: 1, disks: kinds.map(plain) }, null, 2)}\n`)
-  else await print(name === undefined ? tableText() : kinds.map(kindText).join('\n'))
-  return Exit.VERIFIED
+  if (options.json === true) {
+    return conclude(`${JSON.stringify({ schema: 1, disks: kinds.map(plain) }, null, 2)}\n`, Exit.VERIFIED)
+  }
+  return conclude(name === undefined ? tableText() : kinds.map(kindText).join('\n'), Exit.VERIFIED)
 }
 
 function kindNamed(name: string): DiskKind {

@@ -4,7 +4,7 @@ import { type DeviceTreeReport, deviceTree } from '../bench/device-tree.ts'
 import { parseWhole } from '../host/disk/option.ts'
 import { coloursFor } from './colour.ts'
 import { deviceLines, windowsText } from './device-text.ts'
-import { BadInput, Exit, print } from './exit.ts'
+import { BadInput, conclude, Exit } from './exit.ts'
 
 /** Options of `paravane devices` as commander gives them: texts, unchecked. */
 export interface DevicesArguments {
@@ -35,8 +35,7 @@ export async function devices(given: DevicesArguments): Promise<number> {
     given.json === true
       ? `${JSON.stringify(report, null, 2)}\n`
       : treeText(report, given.verbose === true, coloursFor('stdout'))
-  await print(text)
-  return report.working ? Exit.VERIFIED : Exit.NOT_VERIFIED
+  return conclude(text, report.working ? Exit.VERIFIED : Exit.NOT_VERIFIED)
 }
 
 function treeText(report: DeviceTreeReport, verbose: boolean, colours: ChalkInstance): string {

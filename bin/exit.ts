@@ -1,3 +1,5 @@
+import { errnoOf, meaningOf } from '../host/disk/errno.ts'
+
 /** What the process ends with, for scripts. */
 export const Exit = {
   VERIFIED: 0,
@@ -49,6 +51,34 @@ export function onExit(cleanUp: () => void): () => void {
 
 export function cleanUpAll(): void {
   for (const cleanUp of cleanUps.splice(0)) cleanUp()
+}
+
+/** 128 and SIGPIPE, as a shell says of a program that a closed pipe ended. */
+const UNREAD = 141
+
+/** What is found, as an exit code; null: the process goes on though nobody reads. */
+let found: number | null = UNREAD
+
+/** From here on a standard output that cannot be written does not end the process. */
+export function goOnUnread(): void {
+  found = null
+}
+
+/** Prints a result. Whoever has enough of it and closes the pipe gets the same exit code. */
+export async function conclude(text: string, code: number): Promise<number> {
+  found = code
+  await print(text)
+  return code
+}
+
+/**
+ * Standard output cannot be written. What to end the process with: what was found, if that is known, when nobody
+ * reads on; null: nothing.
+ */
+export function outputLost(error: unknown): number | null {
+  if (found === null || errnoOf(error) === 'EPIPE') return found
+  process.stderr.write(`paravane: standard output cannot be written: ${meaningOf(error)}\n`)
+  return Exit.NOT_VERIFIED
 }
 
 /** Writes and waits until the text is out: a pipe takes large ones later than `write` returns. */

@@ -2,7 +2,7 @@
 import './engine.ts'
 import { Command, CommanderError, Option } from 'commander'
 import { VERSION } from '../bench/version.ts'
-import { BadInput, cleanUpAll, Exit, mistake, oneLine } from './exit.ts'
+import { BadInput, cleanUpAll, Exit, mistake, oneLine, outputLost } from './exit.ts'
 
 const EXAMPLES = `
 Examples:
@@ -139,13 +139,12 @@ async function main(): Promise<number> {
   return code
 }
 
-// Whoever read our output has enough of it: not an error, and nobody left to tell.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') end(Exit.VERIFIED)
-    mistake(error)
-  })
-}
+process.stdout.on('error', (error) => {
+  const code = outputLost(error)
+  if (code !== null) end(code)
+})
+// Progress and errors that nobody reads: the exit code says what matters.
+process.stderr.on('error', () => {})
 process.once('SIGINT', () => end(130))
 process.once('SIGTERM', () => end(143))
 process.on('uncaughtException', mistake)

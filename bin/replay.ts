@@ -3,7 +3,7 @@ import { BadDescription } from '../bench/description.ts'
 import { BadTrace, type RecordedTrace, readTrace } from '../bench/recorded-trace.ts'
 import { type Difference, type ReplayResult, replayTrace } from '../bench/replay.ts'
 import { coloursFor } from './colour.ts'
-import { BadInput, Exit, onExit, print } from './exit.ts'
+import { BadInput, conclude, Exit, onExit } from './exit.ts'
 import { ProgressDisplay } from './progress-display.ts'
 import { groupedText } from './quantity.ts'
 
@@ -14,10 +14,10 @@ export async function replay(path: string, options: { readonly json?: boolean })
   const { recorded, result } = await replayed(path, progress)
   stop()
   progress.stop()
-  await print(
+  return conclude(
     options.json === true ? jsonText(recorded, result) : textOf(recorded, result, coloursFor('stdout')),
+    result.difference === null ? Exit.VERIFIED : Exit.NOT_VERIFIED,
   )
-  return result.difference === null ? Exit.VERIFIED : Exit.NOT_VERIFIED
 }
 
 async function replayed(

@@ -13,7 +13,7 @@ import { TraceLines } from '../bench/trace-lines.ts'
 import { parseWhole } from '../host/disk/option.ts'
 import type { VirtioVersion } from '../protocol/virtio/features.ts'
 import { coloursFor } from './colour.ts'
-import { BadInput, Exit, onExit, print, reproducibleBy } from './exit.ts'
+import { BadInput, conclude, Exit, onExit, print, reproducibleBy } from './exit.ts'
 import { ProgressDisplay } from './progress-display.ts'
 import { reportText } from './report-text.ts'
 import { TraceFile } from './trace-file.ts'
@@ -49,12 +49,10 @@ export async function run(given: RunArguments): Promise<number> {
   progress.stop()
   trace?.close()
   const text = given.json === true ? jsonText(report) : reportText(report, again, coloursFor('stdout'))
-  await print(text)
-  if (trace !== null && trace.error !== null) {
-    await print(`paravane: ${trace.error}\n`, process.stderr)
-    return Exit.NOT_VERIFIED
-  }
-  return report.verified ? Exit.VERIFIED : Exit.NOT_VERIFIED
+  const untraced = trace?.error ?? null
+  const code = await conclude(text, report.verified && untraced === null ? Exit.VERIFIED : Exit.NOT_VERIFIED)
+  if (untraced !== null) await print(`paravane: ${untraced}\n`, process.stderr)
+  return code
 }
 
 async function runBench(

@@ -7,7 +7,7 @@ import { parseWhole } from '../host/disk/option.ts'
 import type { SessionEnd } from '../host/vhost-user/session.ts'
 import { REQUIREMENTS } from '../protocol/requirement.ts'
 import { explain } from '../protocol/violation.ts'
-import { BadInput, Exit, onExit, print } from './exit.ts'
+import { BadInput, Exit, goOnUnread, onExit, print } from './exit.ts'
 import { bytesText } from './quantity.ts'
 import { supervise, type Watched, watched } from './supervisor.ts'
 import { TraceFile } from './trace-file.ts'
@@ -28,6 +28,8 @@ export interface ServeArguments {
  */
 export function serve(spec: string, given: ServeArguments): Promise<number> {
   const child = watched()
+  // The front-end's disk outlives whoever looked at what is said.
+  goOnUnread()
   return child === null && given.requireSeals !== true ? supervise(say) : serveHere(spec, given, child)
 }
 

@@ -25,6 +25,7 @@ const MEANINGS: ReadonlyMap<string, string> = new Map([
   ['ELOOP', 'too many symbolic links'],
   ['ENAMETOOLONG', 'its name is too long'],
   ['EMFILE', 'too many open files'],
+  ['ENOSPC', 'no space left'],
   ['EBUSY', 'in use'],
   ['ETXTBSY', 'it is a program that runs'],
 ])

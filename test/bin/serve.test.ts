@@ -121,6 +121,24 @@ describe.skipIf(absent !== null)('paravane serve', () => {
     frontEnd.close()
   })
 
+  test('goes on for front-ends when nobody reads what it says any more', async () => {
+    const served = new Served('memory:size=1M')
+    await served.listens()
+    served.child.stdout?.destroy()
+    const sent = noise(4096, 5)
+    const first = new PlainFrontEnd(served.socket)
+    expect(first.start()).toBe(true)
+    expect(first.write(0, sent)).toBe(0)
+    first.close()
+    const second = new PlainFrontEnd(served.socket)
+    expect(second.start()).toBe(true)
+    expect(Buffer.compare(second.read(0, 4096), sent)).toBe(0)
+    const { code, stderr } = await served.stop()
+    second.close()
+    expect([code, stderr]).toEqual([0, ''])
+    expect(fs.existsSync(served.socket)).toBe(false)
+  })
+
   test('names memory that can be made shorter once, and refuses it where seals are asked for', async () => {
     const tolerant = new Served('memory:size=1M')
     await tolerant.listens()
