@@ -32,9 +32,15 @@ export class TraceFile {
   /** @throws BadInput */
   open(how: 'w' | 'a' = 'w'): void {
     try {
-      this.#fd = fs.openSync(this.#path, how)
+      this.#fd = openNow(this.#path, how)
     } catch (error) {
-      const why = errnoOf(error) === 'ENOENT' ? 'its folder does not exist' : meaningOf(error)
+      const errno = errnoOf(error)
+      const why =
+        errno === 'ENOENT'
+          ? 'its folder does not exist'
+          : errno === 'ENXIO'
+            ? 'nobody reads it'
+            : meaningOf(error)
       throw new BadInput(`--trace: cannot write ${JSON.stringify(this.#path)}: ${why}`)
     }
     if (this.#text.length >= this.#atOnceBytes) this.#flush(this.#fd)
@@ -61,5 +67,16 @@ export class TraceFile {
     } catch (error) {
       this.#error ??= `--trace: ${JSON.stringify(this.#path)} is not whole: ${meaningOf(error)}`
     }
+  }
+}
+
+/** A pipe with a name keeps whoever opens it until somebody reads, and signals wait as long: it is asked first. */
+function openNow(path: string, how: 'w' | 'a'): number {
+  if (fs.statSync(path, { throwIfNoEntry: false })?.isFIFO() !== true) return fs.openSync(path, how)
+  const asked = fs.openSync(path, fs.constants.O_WRONLY | fs.constants.O_NONBLOCK)
+  try {
+    return fs.openSync(path, how)
+  } finally {
+    fs.closeSync(asked)
   }
 }

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -61,4 +61,10 @@ describe('standard output', () => {
       })
     },
   )
+})
+
+test.skipIf(process.platform === 'win32')('a trace into a pipe that nobody reads is bad input', async () => {
+  spawnSync('mkfifo', [path.join(directory, 'pipe')])
+  const { code, stdout, stderr } = await built.run([...VERIFIED, '--trace', 'pipe'], directory)
+  expect([code, stdout, stderr]).toEqual([2, '', 'paravane: --trace: cannot write "pipe": nobody reads it\n'])
 })
