@@ -108,6 +108,11 @@ export class Workload implements DirectReadOwner<Slot> {
     this.#allowed = 0
     this.#comparedBytes = 0
     this.#lost = this.#slots.some(({ buffer }) => buffer === 0)
+    // Nothing verified is not verified.
+    if (this.#lost) {
+      const bytes = `${depth} buffers of ${this.#transferBytesMax} bytes`
+      setup.problems.add('request-failed', null, `the guest has no memory for the workload's ${bytes}`)
+    }
   }
 
   /** Requests that came back. */

@@ -113,6 +113,28 @@ export default { role: 'source', kind: 'huge', summary: '', example: '', options
       { sha256: expect.any(String), problems: 0 },
     ])
   })
+
+  test('the guest has no memory for the workload, of which nothing was done then', async () => {
+    const file = path.join(directory, 'large-blocks.mjs')
+    fs.writeFileSync(
+      file,
+      `const can = { fua: true, zero: false, discard: false, erase: false, resize: false, extents: false }
+const facts = { lengthBytes: 1 << 20, blockBytes: 65536, physicalBlockBytes: 65536, readOnly: true, medium: true,
+  volatileCache: false, serial: '', can, synchronous: true, privateLoans: true }
+export default { role: 'source', kind: 'large', summary: '', example: '', options: {}, async open() {
+  return { ok: true, value: { facts, watch: () => () => {}, close: (done) => done(), submit(io) {
+    for (const view of io.lent) view.fill(0)
+    io.answer('ok')
+  } } } } }`,
+    )
+    const large = { disks: [`module:${escapePath(file)}`], memoryBytes: 4 * 1024 * 1024, operations: 50 }
+    expect(await verdict(await createBench({ ...large, depth: 8 }))).toMatchObject({ verified: true })
+    const report = await verdict(await createBench({ ...large, depth: 64 }))
+    expect(report).toMatchObject({ verified: false, disks: [{ workload: { requests: 0 } }] })
+    expect(report.problems.map(({ text }) => text)).toEqual([
+      "the guest has no memory for the workload's 64 buffers of 65536 bytes",
+    ])
+  })
 })
 
 function device(name: string, rest: Partial<DeviceView> = {}): DeviceView {
