@@ -8,11 +8,12 @@ import { BlkDevice } from '../host/virtio/blk.ts'
 import { VirtualClock } from '../hypervisor/clock.ts'
 import type { Pace } from '../hypervisor/pace.ts'
 import type { EdgeLoop, Watch } from '../native/edge-loop.ts'
+import { inheritedSocket } from '../native/inherited-socket.ts'
 import { NativeError } from '../native/native-error.ts'
 import { nativeAbsent } from '../native/platform.ts'
 import { PollLoop } from '../native/poll-loop.ts'
 import { UnixListener } from '../native/unix-listener.ts'
-import type { UnixSocket } from '../native/unix-socket.ts'
+import { UnixSocket } from '../native/unix-socket.ts'
 import { UvLoop } from '../native/uv-loop.ts'
 import { DmaSpace } from '../protocol/dma.ts'
 import { GuestMemory } from '../protocol/memory.ts'
@@ -30,8 +31,8 @@ import type { TraceLines } from './trace-lines.ts'
 export interface ServeDescription {
   /** What stands behind it; writes go there. */
   readonly spec: string
-  /** The socket file, made here. */
-  readonly socket: string
+  /** The socket file, made here; or the number of a socket that was left open for us, listening or connected. */
+  readonly socket: string | number
   /** Request queues, 1 to 64. Default 1. */
   readonly queues?: number
   /** Largest queue: a power of two from 4 to 1024. Default 256. */
@@ -80,7 +81,8 @@ interface Parts {
   readonly loop: EdgeLoop
   readonly why: string
   readonly backend: DiskBackend
-  readonly listening: UnixListener
+  /** Where front-ends come from; a connected socket is the only one of its kind. */
+  readonly source: UnixListener | UnixSocket
   readonly listener: ServeListener
 }
 
@@ -140,8 +142,9 @@ export class DiskServer {
    * @returns what became of the last flush, so that nobody takes for safe what is not.
    */
   async run(): Promise<DiskOutcome> {
-    const { clock, loop } = this.#parts
-    this.#listen()
+    const { clock, loop, source } = this.#parts
+    if (source instanceof UnixSocket) this.#open(source)
+    else this.#listen(source)
     try {
       const look = (): boolean | null => this.#session?.backEnd.look() ?? null
       await loop.run({
@@ -170,8 +173,8 @@ export class DiskServer {
     this.#parts.loop.wakeUp()
   }
 
-  #listen(): void {
-    const { loop, listening } = this.#parts
+  #listen(listening: UnixListener): void {
+    const { loop } = this.#parts
     this.#listening = loop.watch(listening.descriptor, () => {
       const socket = listening.accept()
       if (socket === null) return
@@ -183,7 +186,7 @@ export class DiskServer {
   }
 
   #open(socket: UnixSocket): void {
-    const { platform, loop, description, listener } = this.#parts
+    const { platform, loop, description, listener, source } = this.#parts
     const seen = new ViolationLog()
     this.#sessions++
     listener.connected?.()
@@ -204,8 +207,8 @@ export class DiskServer {
       ended: (end) => {
         this.#session = null
         listener.disconnected?.(end)
-        if (this.#stopping) loop.stop()
-        else this.#listen()
+        if (this.#stopping || source instanceof UnixSocket) loop.stop()
+        else this.#listen(source)
       },
     })
   }
@@ -215,8 +218,9 @@ export class DiskServer {
    * there then, whatever it asked for.
    */
   async close(): Promise<DiskOutcome> {
-    const { backend, loop, clock, listening } = this.#parts
-    listening.close()
+    const { backend, loop, clock, source } = this.#parts
+    // A connected socket is its session's, once there was one.
+    if (source instanceof UnixListener || this.#sessions === 0) source.close()
     let flushed: DiskOutcome | null = null
     backend.submit(
       new LastFlush((outcome) => {
@@ -288,17 +292,22 @@ export async function createServer(
     else trace?.begin({ seed: 1, disks: [{ spec: description.spec, write: true }] }, () => clock.now())
     const chosen = chooseLoop(backend)
     loop = chosen.loop
-    const listening = listen(description.socket)
-    return new DiskServer({ description, platform, clock, ...chosen, backend, listening, listener })
+    const source = sourceOf(description.socket)
+    return new DiskServer({ description, platform, clock, ...chosen, backend, source, listener })
   } catch (error) {
     await new Promise<void>((resolve) => backend.close(resolve))
     throw error
   }
 }
 
-function listen(path: string): UnixListener {
+function sourceOf(socket: string | number): UnixListener | UnixSocket {
+  if (typeof socket === 'number') {
+    const inherited = inheritedSocket(socket)
+    if (inherited !== null) return inherited
+    throw new BadDescription(`--fd: there is no socket at descriptor ${socket}`)
+  }
   try {
-    return UnixListener.listen(path)
+    return UnixListener.listen(socket)
   } catch (problem) {
     if (!(problem instanceof NativeError)) throw problem
     throw new BadDescription(`--socket: ${problem.message}`)

@@ -92,8 +92,14 @@ function makeProgram(ended: (code: number) => void): Command {
   program
     .command('serve')
     .description('offer a disk as a vhost-user-blk device: to QEMU, or to any other front-end')
-    .argument('<disk>', 'a disk spec')
-    .requiredOption('--socket <path>', 'the socket file, made here')
+    .argument('[disk]', 'a disk spec')
+    .option('--socket <path>', 'the socket file, made here')
+    .addOption(new Option('--socket-path <path>', 'the same').hideHelp())
+    .option('--fd <number>', 'instead: a socket left open for us, listening or connected')
+    .option(
+      '--print-capabilities',
+      'say what kind of vhost-user back-end this is, as JSON, and serve nothing',
+    )
     .option('--queues <count>', 'request queues, 1 to 64 (default: 1)')
     .option('--polling', 'look at the rings all the time: quicker, and a processor is never idle')
     .option('--require-seals', 'refuse memory that its owner could make shorter under us')

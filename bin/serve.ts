@@ -14,28 +14,60 @@ import { TraceFile } from './trace-file.ts'
 
 /** Options of `paravane serve` as commander gives them: texts, unchecked. */
 export interface ServeArguments {
-  readonly socket: string
+  readonly socket?: string
+  /** Another name of the same. */
+  readonly socketPath?: string
+  readonly fd?: string
+  readonly printCapabilities?: boolean
   readonly queues?: string
   readonly polling?: boolean
   readonly requireSeals?: boolean
   readonly trace?: string
 }
 
+/** What vhost-user calls a back-end program, and which options of such programs it has besides those that all have. */
+const CAPABILITIES = { type: 'block', features: [] }
+/** Standard input, output and error are not for sockets; more descriptors than this nobody passes on. */
+const FD_MIN = 3
+const FD_MAX = 1023
+
 /**
  * Serves a disk until it is told to stop. Returns the exit code.
  *
  * A child does it, and outlives no front-end that makes its memory shorter; with seals required none can.
  */
-export function serve(spec: string, given: ServeArguments): Promise<number> {
+export async function serve(spec: string | undefined, given: ServeArguments): Promise<number> {
+  if (given.printCapabilities === true) {
+    await print(`${JSON.stringify(CAPABILITIES)}\n`)
+    return Exit.VERIFIED
+  }
+  if (spec === undefined) throw new BadInput('serve takes a disk spec')
+  const socket = socketOf(given)
   const child = watched()
   // The front-end's disk outlives whoever looked at what is said.
   goOnUnread()
-  return child === null && given.requireSeals !== true ? supervise(say) : serveHere(spec, given, child)
+  if (child !== null || given.requireSeals === true) return serveHere(spec, given, socket, child)
+  return supervise(say, typeof socket === 'number' ? socket : null)
 }
 
-async function serveHere(spec: string, given: ServeArguments, child: Watched | null): Promise<number> {
+function socketOf({ socket, socketPath, fd }: ServeArguments): string | number {
+  const path = socket ?? socketPath
+  if ((path === undefined) === (fd === undefined))
+    throw new BadInput('serve takes --socket PATH or --fd NUMBER')
+  if (path !== undefined) return path
+  const number = parseWhole(fd ?? '')
+  if (number !== null && number >= FD_MIN && number <= FD_MAX) return number
+  throw new BadInput(`--fd is ${JSON.stringify(fd)}; it takes a descriptor from ${FD_MIN} to ${FD_MAX}`)
+}
+
+async function serveHere(
+  spec: string,
+  given: ServeArguments,
+  socket: string | number,
+  child: Watched | null,
+): Promise<number> {
   const again = child?.again === true
-  const description = descriptionOf(spec, given)
+  const description = descriptionOf(spec, given, socket)
   const trace =
     given.trace === undefined ? null : new TraceFile(checkTrace(given.trace, spec), { eager: true })
   const server = await createServer(description, {
@@ -116,11 +148,11 @@ function stopOnSignal(server: DiskServer): () => void {
   return restore
 }
 
-function descriptionOf(spec: string, given: ServeArguments): ServeDescription {
+function descriptionOf(spec: string, given: ServeArguments, socket: string | number): ServeDescription {
   const queues = given.queues === undefined ? {} : { queues: whole('queues', given.queues) }
   return {
     spec,
-    socket: given.socket,
+    socket,
     ...queues,
     polling: given.polling === true,
     requireSeals: given.requireSeals === true,
@@ -144,20 +176,27 @@ function checkTrace(file: string, spec: string): string {
 
 function banner(description: ServeDescription, server: DiskServer): string {
   const { facts } = server
-  const socket = path.resolve(description.socket)
   const queues = description.queues ?? 1
   const access = facts.readOnly ? 'read-only' : 'writes go to it; `| overlay` keeps them in memory'
+  const { socket } = description
+  const where = typeof socket === 'number' ? `descriptor ${socket}` : path.resolve(socket)
   return [
     `disk      ${description.spec}, ${bytesText(facts.lengthBytes)}, ${access}`,
-    `socket    ${socket}, ${queues} ${queues === 1 ? 'queue' : 'queues'}`,
+    `socket    ${where}, ${queues} ${queues === 1 ? 'queue' : 'queues'}`,
     `loop      ${server.loop}`,
+    ...(typeof socket === 'number' ? [] : qemuLines(where, queues)),
+    'stop      Ctrl-C',
+    '',
+  ].join('\n')
+}
+
+function qemuLines(socket: string, queues: number): readonly string[] {
+  return [
     'qemu      qemu-system-x86_64 -m 512M -machine q35,memory-backend=mem \\',
     '            -object memory-backend-memfd,id=mem,size=512M,share=on \\',
     `            -chardev socket,id=paravane,path=${shellWord(socket)},reconnect=1 \\`,
     `            -device vhost-user-blk-pci,chardev=paravane,num-queues=${queues},disable-legacy=on`,
-    'stop      Ctrl-C',
-    '',
-  ].join('\n')
+  ]
 }
 
 /** A comma inside of an option of QEMU is written twice. */

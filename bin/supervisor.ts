@@ -36,9 +36,10 @@ export function watched(): Watched | null {
  * shorter, and the next access to it is a signal that no process survives. That is one broken rule and the end of
  * one session, not of the server.
  *
+ * @param descriptor a socket that the child serves, where there is one: whoever is at its other end is not served twice.
  * @returns the child's exit code, or that a rule was broken.
  */
-export async function supervise(say: (line: string) => void): Promise<number> {
+export async function supervise(say: (line: string) => void, descriptor: number | null): Promise<number> {
   let child: ChildProcess | null = null
   let stopping = false
   const pass = (signal: NodeJS.Signals): void => {
@@ -50,26 +51,35 @@ export async function supervise(say: (line: string) => void): Promise<number> {
     process.on(signal, pass)
   }
   for (let life = 0, broken = false; ; life++) {
-    child = start(life)
+    child = start(life, descriptor)
     const { code, signal } = await ended(child)
     if (signal === 'SIGBUS') {
       broken = true
       say(explain(SHRUNK))
-      if (!stopping) continue
+      if (!stopping && descriptor === null) continue
     }
     if (code === null) return signal === 'SIGBUS' || signal === null ? Exit.NOT_VERIFIED : died(signal, say)
     return broken && code === Exit.VERIFIED ? Exit.NOT_VERIFIED : code
   }
 }
 
-function start(life: number): ChildProcess {
+function start(life: number, descriptor: number | null): ChildProcess {
   const env = { ...process.env, [WATCHED_BY]: String(process.pid), [LIFE]: String(life) }
   // In a group of its own: Ctrl-C comes here, and is passed on once.
   return spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     env,
-    stdio: 'inherit',
+    stdio: stdioWith(descriptor),
     detached: true,
   })
+}
+
+/** Ours, and under its own number what was left open for the child. */
+function stdioWith(descriptor: number | null): ('inherit' | 'ignore' | number)[] {
+  const stdio: ('inherit' | 'ignore' | number)[] = ['inherit', 'inherit', 'inherit']
+  if (descriptor === null) return stdio
+  while (stdio.length < descriptor) stdio.push('ignore')
+  stdio[descriptor] = descriptor
+  return stdio
 }
 
 function ended(child: ChildProcess): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {

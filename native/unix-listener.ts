@@ -19,10 +19,16 @@ export class UnixListener implements Disposable {
   readonly path: string
   readonly #inode: number | null
 
-  private constructor(descriptor: Descriptor, path: string) {
+  private constructor(descriptor: Descriptor, path: string, inode: number | null) {
     this.descriptor = descriptor
     this.path = path
-    this.#inode = inodeOf(path)
+    this.#inode = inode
+  }
+
+  /** Takes a socket over that listens, whose file is somebody else's; null, and it stays the caller's, when it does not. */
+  static of(descriptor: Descriptor, name: string): UnixListener | null {
+    // Linux refuses this for a socket that is connected, and for one that listens it changes the backlog only.
+    return libc().listen(descriptor.number, BACKLOG) === 0 ? new UnixListener(descriptor, name, null) : null
   }
 
   /**
@@ -44,7 +50,7 @@ export class UnixListener implements Disposable {
       descriptor.close()
       throw problem
     }
-    return new UnixListener(descriptor, path)
+    return new UnixListener(descriptor, path, inodeOf(path))
   }
 
   /** The next who connects; null when nobody does at present. */

@@ -55,8 +55,8 @@ export class PlainFrontEnd {
   features = 0n
 
   /** @throws when nobody listens there. */
-  constructor(path: string, { sealed = true }: { readonly sealed?: boolean } = {}) {
-    const socket = UnixSocket.connect(path)
+  constructor(at: string | UnixSocket, { sealed = true }: { readonly sealed?: boolean } = {}) {
+    const socket = typeof at === 'string' ? UnixSocket.connect(at) : at
     if (socket instanceof NativeError) throw socket
     this.socket = socket
     this.#memory = SharedMemory.create('guest', MEMORY_BYTES, { sealed })

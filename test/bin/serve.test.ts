@@ -1,4 +1,4 @@
-import type { ChildProcess } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -201,6 +201,57 @@ describe.skipIf(absent !== null)('paravane serve', () => {
     expect(ops.filter((op) => op === 'read' || op === 'write')).toEqual(['write', 'read'])
   })
 
+  test.for([
+    { what: 'connected', sealed: true },
+    { what: 'connected, whose memory gets shorter', sealed: false },
+  ])('serves a socket that was left open for it: $what', async ({ sealed }) => {
+    const [ours, theirs] = UnixSocket.pair()
+    const { number } = theirs.descriptor
+    const args = [built.program, 'serve', 'memory:size=1M', '--fd', '7']
+    const ignored = Array.from({ length: 4 }, () => 'ignore' as const)
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe', ...ignored, number] })
+    const end = ended(child)
+    theirs.close()
+    const frontEnd = new PlainFrontEnd(ours, { sealed })
+    expect(frontEnd.start()).toBe(true)
+    expect(frontEnd.write(8, noise(4096, 3))).toBe(0)
+    expect(Buffer.compare(frontEnd.read(8, 4096), noise(4096, 3))).toBe(0)
+    if (!sealed) {
+      frontEnd.shrink()
+      expect(frontEnd.closedByPeer()).toBe(true)
+    }
+    frontEnd.close()
+    const { code, stdout, stderr } = await end
+    expect([code, stderr]).toEqual([sealed ? 0 : 1, ''])
+    expect(stdout).toContain('descriptor 7, 1 queue\n')
+    expect(stdout.match(/front-end connected/g)).toHaveLength(1)
+  })
+
+  test('serves one front-end after the other at a listening socket that was left open for it', async () => {
+    const listener = UnixListener.listen(image('left'))
+    const { number } = listener.descriptor
+    const args = [built.program, 'serve', 'memory:size=1M', '--fd', '3']
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe', number] })
+    const end = ended(child)
+    for (let turn = 0; turn < 2; turn++) {
+      const frontEnd = new PlainFrontEnd(image('left'))
+      expect(frontEnd.start()).toBe(true)
+      expect(frontEnd.write(turn, noise(512, turn))).toBe(0)
+      frontEnd.close()
+    }
+    child.kill('SIGTERM')
+    expect(await end).toMatchObject({ code: 0, stderr: '' })
+    // The file is ours to take away.
+    expect(fs.existsSync(image('left'))).toBe(true)
+    listener.close()
+  })
+
+  test('says what it is, as management programs ask back-end programs, and serves nothing', async () => {
+    const { code, stdout, stderr } = await built.run(['serve', '--print-capabilities'], directory)
+    expect([code, stderr]).toEqual([0, ''])
+    expect(JSON.parse(stdout)).toEqual({ type: 'block', features: [] })
+  })
+
   test('leaves nobody behind when it is killed', async () => {
     const served = new Served('memory:size=1M')
     await served.listens()
@@ -260,6 +311,9 @@ describe.skipIf(absent !== null)('paravane serve refuses in one line', () => {
     const somebody = UnixListener.listen(image('taken'))
     expect(await refused('memory')).toContain('--socket')
     expect(await refused('--socket', 's')).toContain('disk')
+    expect(await refused('memory', '--socket', 's', '--fd', '3')).toContain('--fd')
+    expect(await refused('memory', '--fd', '9')).toContain('no socket')
+    expect(await refused('memory', '--fd', '1')).toContain('--fd')
     expect(await refused('file:none.img', '--socket', 's')).toContain('none.img')
     expect(await refused('memry', '--socket', 's')).toContain('memry')
     expect(await refused('memory', '--socket', 'none/s')).toContain('none/s')
