@@ -46,10 +46,8 @@ export class PageTable {
     const index = page & (TABLE_PAGES - 1)
     if (table === undefined || table.entries[index] === 0) return false
     table.entries[index] = 0
-    if (--table.mapped === 0) {
-      this.#tables.delete(number)
-      this.#number = -1
-    }
+    // Where it was asked for last it is still asked, and maps nothing.
+    if (--table.mapped === 0) this.#tables.delete(number)
     return true
   }
 

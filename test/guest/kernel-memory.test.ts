@@ -144,6 +144,50 @@ describe('the pools', () => {
     }
   })
 
+  it('find a write after free in the last byte of a block of any length', () => {
+    for (let lengthBytes = 1; lengthBytes <= 24; lengthBytes++) {
+      const machine = new Machine({ ramBytes: 2 ** 21 })
+      const { kernel } = machine
+      const [code] = machine.crash(function* () {
+        const at = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, lengthBytes, TAG)
+        kernel.exFreePool(at)
+        kernel.parts.memory.bytes[at + lengthBytes - 1] = 0
+        kernel.parts.pool.check()
+        yield
+      })
+      expect(code).toBe(0xc5)
+    }
+  })
+
+  it('use a place again for blocks of other lengths, whole and apart', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    const { bytes } = kernel.parts.memory
+    const live: { at: number; lengthBytes: number; value: number }[] = []
+    const places = new Set<number>()
+    let again = 0
+    for (let round = 0; round < 1500; round++) {
+      // Some are whole pages, whose freed memory is anybody's: it is not looked at for poison.
+      const lengthBytes = round % 29 === 0 ? 2100 + round : (round * 7) % 105
+      const at = kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, lengthBytes, TAG)
+      if (places.has(at)) again++
+      places.add(at)
+      bytes.fill(round % 251, at, at + lengthBytes)
+      live.push({ at, lengthBytes, value: round % 251 })
+      if (live.length < 40) continue
+      kernel.parts.pool.check()
+      for (const block of live.splice((round * 13) % 20, 20)) {
+        const held = bytes.subarray(block.at, block.at + block.lengthBytes)
+        expect(held.every((byte) => byte === block.value)).toBe(true)
+        expect(kernel.parts.pool.lengthOf(block.at)).toBe(block.lengthBytes)
+        kernel.exFreePool(block.at)
+      }
+    }
+    expect(again).toBeGreaterThan(500)
+    for (const block of live) kernel.exFreePool(block.at)
+    rig.end()
+  })
+
   it('answer 0 when RAM is used up, and work again after a free', () => {
     const rig = new Rig()
     const { kernel } = rig
