@@ -188,6 +188,20 @@ describe('the pools', () => {
     rig.end()
   })
 
+  it('look for no poison in pages that were given back and are somebody else’s', () => {
+    const rig = new Rig()
+    const { kernel } = rig
+    kernel.exFreePool(kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, 6000, TAG))
+    const pages: number[] = []
+    for (let at = 1; at !== 0; ) {
+      at = kernel.mmAllocateContiguousMemory(PAGE)
+      if (at !== 0) pages.push(at)
+    }
+    kernel.parts.pool.check()
+    for (const at of pages) kernel.mmFreeContiguousMemory(at, PAGE)
+    rig.end()
+  })
+
   it('answer 0 when RAM is used up, and work again after a free', () => {
     const rig = new Rig()
     const { kernel } = rig
