@@ -129,6 +129,21 @@ describe('the digest', () => {
   })
 })
 
+describe('a sample', () => {
+  test.each([
+    ['first', 0],
+    ['last', 2 ** 41 - 1],
+  ])('reads the %s byte of a disk that is too large to be read whole', async (_which, at) => {
+    await using({ disks: ['memory:size=2T'], operations: 0 }, async (bench) => {
+      bench.disks[0]?.inject({ effect: 'corrupt', op: 'read', at })
+      const report = await bench.run()
+      expect(report.disks[0]?.verify).toBe('sample')
+      expect(report.verified).toBe(false)
+      expect(report.problems).toMatchObject([{ kind: 'wrong-data' }])
+    })
+  })
+})
+
 describe('data past 4 GiB of a sparse file', () => {
   test('is where it was put, by name and in the sample that ends with the last piece', async () => {
     const file = image(new Uint8Array(0), 5 * 2 ** 30 + 512)

@@ -404,6 +404,8 @@ describe('a tracking buffer', () => {
     expect(set({ ...good, size: 319n }, file)).toBe(false)
     expect(set({ ...good, size: 2n ** 64n - 1n }, file)).toBe(false)
     expect(set({ ...good, offset: 4096n }, file)).toBe(false)
+    // Its words are 64 bits wide: a place for half a one is none.
+    expect(set({ ...good, offset: 4n }, file)).toBe(false)
     expect(set(good, new FakeObject('event'))).toBe(false)
     expect(rig.world.mappings).toBe(0)
     expect(set(good, file)).toBe(true)
