@@ -38,8 +38,9 @@ const WORD = 0 as Field<'le32'>
 
 /** Block sizes with their header and guard; larger ones are whole pages. */
 const CLASS_BYTES = [32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048]
+const CLASS_BYTES_MAX = 2048
 /** The class of a gross length, by its 16-byte units. */
-const CLASS_OF = Uint8Array.from({ length: 2048 / 16 + 1 }, (_, units) =>
+const CLASS_OF = Uint8Array.from({ length: CLASS_BYTES_MAX / 16 + 1 }, (_, units) =>
   CLASS_BYTES.findIndex((bytes) => units * 16 <= bytes),
 )
 /** Freed blocks of one size that stay poisoned before the first of them is used again. */
@@ -250,8 +251,8 @@ export class Pool {
 
 /** -1: whole pages. */
 function classOf(gross: number): number {
-  const units = (gross + 15) >>> 4
-  return units < CLASS_OF.length ? (CLASS_OF[units] as number) : -1
+  // Compared before it is shifted: a length of nearly 4 GiB would come out of the shift as one of a few bytes.
+  return gross <= CLASS_BYTES_MAX ? (CLASS_OF[(gross + 15) >>> 4] as number) : -1
 }
 
 function limitOf(type: PoolType): Irql {

@@ -42,6 +42,19 @@ describe('the pools', () => {
     )
   })
 
+  it.each([0x7fff_ffff, 0xffff_ffd8, 0xffff_ffff, 2 ** 32, 2 ** 32 + 8])(
+    'have no block of %d bytes, and touch nothing when they are asked for one',
+    (lengthBytes) => {
+      const rig = new Rig()
+      const { kernel } = rig
+      const before = kernel.parts.pool.count
+      expect(kernel.exAllocatePoolWithTag(PoolType.NON_PAGED, lengthBytes, TAG)).toBe(0)
+      expect(kernel.parts.pool.count).toBe(before)
+      kernel.parts.pool.check()
+      rig.end()
+    },
+  )
+
   it('poison what is freed, and do not hand fresh memory out as zeros', () => {
     const rig = new Rig()
     const { kernel } = rig
