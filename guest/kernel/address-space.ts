@@ -9,8 +9,8 @@ import { PageTable } from './page-table.ts'
 const USER_BASE = 2 ** 40
 /** Where the kernel maps MDLs: 2 TiB and up. */
 const SYSTEM_BASE = 2 ** 41
-/** No address is mapped from here on. */
-const END = 2 ** 42
+/** No address is mapped from here on: page numbers fit 31 bits. */
+const END = 2 ** 43
 
 export interface UserBufferOptions {
   /** Bytes into its first page where the buffer begins. */

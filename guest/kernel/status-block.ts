@@ -7,9 +7,9 @@ const STATUS = IO_STATUS_BLOCK.status / 4
 const INFORMATION = IO_STATUS_BLOCK.information / 4
 
 /**
- * An IO_STATUS_BLOCK, which may be an application's: where it is missing, writing does nothing and reading answers null.
- * One in a single page, as nearly all are, is reached as the kernel's own memory is; a window costs three times what the rest
- * of a request's end does.
+ * An IO_STATUS_BLOCK, which may be an application's: where it is missing, writing does nothing and reading answers
+ * null. One in a single page, as nearly all are, is reached as the kernel's own memory is; a window made for it costs
+ * more than the rest of a request's end.
  */
 
 export function putStatusBlock(space: AddressSpace, at: number, status: NtStatus, information: number): void {
