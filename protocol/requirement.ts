@@ -163,6 +163,10 @@ export const REQUIREMENTS = {
   'vhost.region-backed': frontEnd('what a region is mapped from is that long', 'Memory region description'),
   'vhost.region-unknown': frontEnd('a region that is removed is there', 'VHOST_USER_REM_MEM_REG'),
   'vhost.region-slots': frontEnd('there are no more regions than slots', 'VHOST_USER_GET_MAX_MEM_SLOTS'),
+  'vhost.memory-size': frontEnd(
+    'all regions together are no longer than the back-end maps',
+    'Memory region description',
+  ),
   'vhost.region-stray': frontEndShould('no descriptor comes with a removal', 'VHOST_USER_REM_MEM_REG'),
   'vhost.memory-unsealed': frontEndShould('shared memory is sealed against shrinking', 'Memory access'),
   'vhost.memory-shrunk': frontEnd('shared memory keeps its length', 'Memory access'),

@@ -11,6 +11,12 @@ export const MEMORY_SLOTS = 32
 /** A longer region is more views: an array has fewer bytes than a guest may have in one region. */
 const PIECE_BYTES = 0x4000_0000
 
+/**
+ * 256 GiB in all. Mapping a piece takes milliseconds in which nobody is answered, and a file without data can be of any
+ * length: without an end a front-end stops its back-end with one message.
+ */
+export const MEMORY_PIECES = 256
+
 /** One region as the front-end describes it: numbers of a peer, checked by `askBroken` before anything else. */
 export interface AskedRegion {
   readonly guest: number
@@ -84,7 +90,11 @@ export class MemoryTable {
 
   /** The table with one region more. */
   with(region: AskedRegion, descriptor: PeerDescriptor, edge: PeerEdge): MemoryTable | Broken {
-    const broken = askBroken(region) ?? this.#overlap(region) ?? descriptorBroken(region, descriptor)
+    const broken =
+      askBroken(region) ??
+      this.#overlap(region) ??
+      this.#tooLong(region) ??
+      descriptorBroken(region, descriptor)
     if (broken !== null) return broken
     if (!(this.#slots.length < MEMORY_SLOTS)) {
       return { rule: 'vhost.region-slots', seen: this.#slots.length + 1, expected: MEMORY_SLOTS }
@@ -92,6 +102,13 @@ export class MemoryTable {
     const pieces = mapped(region, descriptor, edge)
     if (pieces === null) return { rule: 'vhost.region-backed', seen: region.sizeBytes, expected: 0 }
     return new MemoryTable([...this.#slots, { ...region, pieces }])
+  }
+
+  #tooLong({ sizeBytes }: AskedRegion): Broken | null {
+    const mapped = this.#slots.reduce((count, { pieces }) => count + pieces.length, 0)
+    const count = mapped + Math.ceil(sizeBytes / PIECE_BYTES)
+    if (count <= MEMORY_PIECES) return null
+    return { rule: 'vhost.memory-size', seen: count * PIECE_BYTES, expected: MEMORY_PIECES * PIECE_BYTES }
   }
 
   /** The table without a region, and what to revoke afterwards; null when there is no such region. */

@@ -150,6 +150,28 @@ describe('memory that a front-end shares', () => {
     expect(rig.rules).toEqual(['split.buffer-backed'])
   })
 
+  it('is refused when all of it would be more than 256 GiB, before a byte is mapped', () => {
+    const rig = new VhostRig({ backend: memoryDisk() })
+    rig.negotiate()
+    const piece = 2 ** 30
+    const most = 256 * piece
+    const sparse = new FakeObject('file', new Uint8Array(4096))
+    expect(rig.carriesOut('ADD_MEM_REG', slot(0, most + 0x1000), [sparse])).toBe(false)
+    expect(rig.carriesOut('SET_MEM_TABLE', rig.table([{ guest: 0, sizeBytes: 2 ** 52 }]), [sparse])).toBe(
+      false,
+    )
+    expect(rig.world.mappings).toBe(0)
+    // Both count: what is there, and every begun gibibyte of what comes.
+    expect(rig.carriesOut('ADD_MEM_REG', slot(0, 0x1000), [rig.machine.file])).toBe(true)
+    expect(rig.carriesOut('ADD_MEM_REG', slot(piece, most), [sparse])).toBe(false)
+    // That much may be, and is then asked of the file, which is shorter here.
+    expect(rig.carriesOut('ADD_MEM_REG', slot(piece, most - piece), [sparse])).toBe(false)
+    const size = 'vhost.memory-size'
+    expect(rig.rules).toEqual([size, size, size, 'vhost.region-backed'])
+    expect(rig.world.mappings).toBe(1)
+    expect(rig.carriesOut('ADD_MEM_REG', slot(0x1000, 0x1000), [rig.machine.file])).toBe(true)
+  })
+
   it('is refused a slot that overlaps, that is not there, or that is one too many', () => {
     const rig = new VhostRig({ backend: memoryDisk() })
     rig.negotiate()
