@@ -104,7 +104,9 @@ export class KernelRecord {
   readonly words: Uint32Array<ArrayBuffer>
   readonly word: number
 
+  /** An address that is not RAM stops the system: as a word's index it would be another place. */
   constructor(memory: KernelMemory, at: number) {
+    if (!(at >= 0 && at < memory.lengthBytes)) keBugCheckEx(BugCode.PAGE_FAULT_IN_NONPAGED_AREA, at)
     this.memory = memory
     this.window = memory.window
     this.at = at

@@ -4,17 +4,25 @@ import { LIST_ENTRY } from './layout.ts'
 
 /**
  * Doubly linked lists inside records (InitializeListHead and its family). `head` and `entry` are addresses, 8-aligned
- * as every LIST_ENTRY is. A link that leads out of RAM is what a wild pointer is on Windows: a page fault.
+ * as every LIST_ENTRY is. One that is not RAM, given or found in a link, is what a wild pointer is on Windows: a page
+ * fault.
  */
 
 const FLINK = LIST_ENTRY.flink >>> 2
 const BLINK = LIST_ENTRY.blink >>> 2
 
+/** Where a list's head or entry lies in words. */
+function wordOf(words: Uint32Array, at: number): number {
+  if (!(at >= 0 && at < words.length * 4)) keBugCheckEx(BugCode.PAGE_FAULT_IN_NONPAGED_AREA, at)
+  return at >>> 2
+}
+
 /** The pointer at a word. */
 function follow(words: Uint32Array, word: number): number {
   const at = words[word] as number
-  if (words[word + 1] !== 0 || !(at >>> 2 < words.length))
+  if (words[word + 1] !== 0 || !(at >>> 2 < words.length)) {
     keBugCheckEx(BugCode.PAGE_FAULT_IN_NONPAGED_AREA, at)
+  }
   return at
 }
 
@@ -25,38 +33,40 @@ function link(words: Uint32Array, word: number, to: number): void {
 }
 
 export function initializeList({ words }: KernelMemory, head: number): void {
-  link(words, (head >>> 2) + FLINK, head)
-  link(words, (head >>> 2) + BLINK, head)
+  const word = wordOf(words, head)
+  link(words, word + FLINK, head)
+  link(words, word + BLINK, head)
 }
 
 /** Also true of an entry that is in no list, once initialised. */
 export function listIsEmpty({ words }: KernelMemory, head: number): boolean {
-  return words[(head >>> 2) + FLINK] === head
+  return words[wordOf(words, head) + FLINK] === head
 }
 
 export function insertTail({ words }: KernelMemory, head: number, entry: number): void {
-  insertBetween(words, follow(words, (head >>> 2) + BLINK), entry, head)
+  insertBetween(words, follow(words, wordOf(words, head) + BLINK), entry, head)
 }
 
 export function insertHead({ words }: KernelMemory, head: number, entry: number): void {
-  insertBetween(words, head, entry, follow(words, (head >>> 2) + FLINK))
+  insertBetween(words, head, entry, follow(words, wordOf(words, head) + FLINK))
 }
 
 function insertBetween(words: Uint32Array, before: number, entry: number, after: number): void {
-  link(words, (entry >>> 2) + FLINK, after)
-  link(words, (entry >>> 2) + BLINK, before)
+  const word = wordOf(words, entry)
+  link(words, word + FLINK, after)
+  link(words, word + BLINK, before)
   link(words, (before >>> 2) + FLINK, entry)
   link(words, (after >>> 2) + BLINK, entry)
 }
 
 /** Puts `entry` in front of `next`, which is an entry or the head. */
 export function insertBefore({ words }: KernelMemory, next: number, entry: number): void {
-  insertBetween(words, follow(words, (next >>> 2) + BLINK), entry, next)
+  insertBetween(words, follow(words, wordOf(words, next) + BLINK), entry, next)
 }
 
 /** Takes the entry out and leaves it pointing at itself, so that taking it out again does nothing. */
 export function removeEntry({ words }: KernelMemory, entry: number): void {
-  const word = entry >>> 2
+  const word = wordOf(words, entry)
   const after = follow(words, word + FLINK)
   const before = follow(words, word + BLINK)
   link(words, (before >>> 2) + FLINK, after)
@@ -67,25 +77,25 @@ export function removeEntry({ words }: KernelMemory, entry: number): void {
 
 /** The first entry, or 0. */
 export function firstEntry({ words }: KernelMemory, head: number): number {
-  const first = follow(words, (head >>> 2) + FLINK)
+  const first = follow(words, wordOf(words, head) + FLINK)
   return first === head ? 0 : first
 }
 
 /** The last entry, or 0. */
 export function lastEntry({ words }: KernelMemory, head: number): number {
-  const last = follow(words, (head >>> 2) + BLINK)
+  const last = follow(words, wordOf(words, head) + BLINK)
   return last === head ? 0 : last
 }
 
 /** The entry after `entry`, or 0 at the end. */
 export function nextEntry({ words }: KernelMemory, head: number, entry: number): number {
-  const next = follow(words, (entry >>> 2) + FLINK)
+  const next = follow(words, wordOf(words, entry) + FLINK)
   return next === head ? 0 : next
 }
 
 /** The entry before `entry`, or 0 at the beginning. */
 export function previousEntry({ words }: KernelMemory, head: number, entry: number): number {
-  const previous = follow(words, (entry >>> 2) + BLINK)
+  const previous = follow(words, wordOf(words, entry) + BLINK)
   return previous === head ? 0 : previous
 }
 

@@ -93,4 +93,43 @@ describe('a list', () => {
       expect(memory.bytes.slice(head, head + 32)).toEqual(before)
     }
   })
+
+  // The third would be the list's own place if only its lower 32 bits counted.
+  it.each(['behind RAM', 'of an application', 'whose lower half is RAM', 'below zero'])(
+    'stops the system at a head or an entry %s, and nothing is written',
+    (what) => {
+      const rig = new Rig()
+      const { memory } = rig.kernel.parts
+      const head = rig.room(32)
+      const entry = head + 16
+      const wild = {
+        'behind RAM': memory.lengthBytes,
+        'of an application': 2 ** 40,
+        'whose lower half is RAM': 2 ** 32 + entry,
+        'below zero': -16,
+      }[what] as number
+      initializeList(memory, head)
+      initializeList(memory, entry)
+      const before = memory.bytes.slice(head, head + 32)
+      for (const use of [
+        () => initializeList(memory, wild),
+        () => listIsEmpty(memory, wild),
+        () => insertTail(memory, head, wild),
+        () => insertHead(memory, head, wild),
+        () => insertBefore(memory, head, wild),
+        () => insertTail(memory, wild, entry),
+        () => insertHead(memory, wild, entry),
+        () => insertBefore(memory, wild, entry),
+        () => removeEntry(memory, wild),
+        () => removeHead(memory, wild),
+        () => firstEntry(memory, wild),
+        () => lastEntry(memory, wild),
+        () => nextEntry(memory, head, wild),
+        () => previousEntry(memory, head, wild),
+      ]) {
+        expect(use).toThrow(BugCheck)
+        expect(memory.bytes.slice(head, head + 32)).toEqual(before)
+      }
+    },
+  )
 })
