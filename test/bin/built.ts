@@ -3,6 +3,8 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll } from 'vitest'
+import { scratch } from '../host/disk-subjects.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -40,6 +42,32 @@ export class Built {
 
   run(args: readonly string[], cwd: string, env: { readonly [name: string]: string } = {}): Promise<Ended> {
     return ended(this.start(args, cwd, env))
+  }
+}
+
+/** What the tests of a file run the program with: built before the first of them, gone after the last. */
+export interface Workplace {
+  readonly built: Built
+  /** A folder of their own. */
+  readonly directory: string
+}
+
+export function workplace(): Workplace {
+  const { directory, remove } = scratch()
+  let built: Built | null = null
+  beforeAll(() => {
+    built = new Built()
+  })
+  afterAll(() => {
+    remove()
+    built?.remove()
+  })
+  return {
+    directory,
+    get built(): Built {
+      if (built === null) throw new Error('the program is built when the tests begin')
+      return built
+    },
   }
 }
 

@@ -1,19 +1,11 @@
 import { spawn, spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { scratch } from '../host/disk-subjects.ts'
-import { Built, ended, plainEnvironment } from './built.ts'
+import { describe, expect, test } from 'vitest'
+import { ended, plainEnvironment, workplace } from './built.ts'
 
-const { directory, remove } = scratch()
-let built: Built
-beforeAll(() => {
-  built = new Built()
-})
-afterAll(() => {
-  remove()
-  built.remove()
-})
+const place = workplace()
+const { directory } = place
 
 /** Reads fail: a run on it is not verified. */
 const FAILING = `
@@ -35,13 +27,13 @@ describe('standard output', () => {
     ['one that is not, for programs', [...FAILED, '--json'], 1],
     ['a list', ['backends'], 0],
   ])('that nobody reads changes nothing of what %s ends with', async (_what, args, code) => {
-    const child = built.start(args, directory)
+    const child = place.built.start(args, directory)
     child.stdout?.destroy()
     expect(await ended(child)).toMatchObject({ code, signal: null })
   })
 
   test('and standard error that nobody reads do not end a run before it knows', async () => {
-    const child = built.start(FAILED, directory)
+    const child = place.built.start(FAILED, directory)
     child.stdout?.destroy()
     child.stderr?.destroy()
     expect(await ended(child)).toMatchObject({ code: 1, signal: null })
@@ -53,7 +45,7 @@ describe('standard output', () => {
       const full = fs.openSync('/dev/full', 'w')
       const stdio = ['ignore', full, 'pipe'] as const
       const env = plainEnvironment()
-      const child = spawn(process.execPath, [built.program, 'backends'], { env, stdio: [...stdio] })
+      const child = spawn(process.execPath, [place.built.program, 'backends'], { env, stdio: [...stdio] })
       fs.closeSync(full)
       expect(await ended(child)).toMatchObject({
         code: 1,
@@ -65,6 +57,6 @@ describe('standard output', () => {
 
 test.skipIf(process.platform === 'win32')('a trace into a pipe that nobody reads is bad input', async () => {
   spawnSync('mkfifo', [path.join(directory, 'pipe')])
-  const { code, stdout, stderr } = await built.run([...VERIFIED, '--trace', 'pipe'], directory)
+  const { code, stdout, stderr } = await place.built.run([...VERIFIED, '--trace', 'pipe'], directory)
   expect([code, stdout, stderr]).toEqual([2, '', 'paravane: --trace: cannot write "pipe": nobody reads it\n'])
 })

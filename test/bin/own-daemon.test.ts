@@ -2,35 +2,27 @@ import type { ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { createBench } from '../../bench/bench.ts'
 import { openDescriptors } from '../../native/descriptor.ts'
 import { nativeAbsent } from '../../native/platform.ts'
 import { mappedBytes } from '../../native/shared-memory.ts'
 import { noise } from '../conformance/disk-backend.ts'
-import { scratch } from '../host/disk-subjects.ts'
-import { Built } from './built.ts'
+import { workplace } from './built.ts'
 
 const absent = nativeAbsent()
 if (absent !== null) process.stdout.write(`our driver against paravane serve is not tested: ${absent}\n`)
 
 const KILLS = 3
-const { directory, remove } = scratch()
-let built: Built
-beforeAll(() => {
-  built = new Built()
-})
-afterAll(() => {
-  remove()
-  built.remove()
-})
+const place = workplace()
+const { directory } = place
 
 const image = path.join(directory, 'disk.img')
 const socket = path.join(directory, 'disk.sock')
 
 /** A server of our own that listens. */
 async function serving(spec: string): Promise<ChildProcess> {
-  const child = built.start(['serve', spec, '--socket', socket], directory)
+  const child = place.built.start(['serve', spec, '--socket', socket], directory)
   await new Promise<void>((resolve, reject) => {
     let said = ''
     child.stdout?.on('data', (text) => {

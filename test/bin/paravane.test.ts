@@ -1,23 +1,15 @@
 import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { DISK_KINDS } from '../../host/disk/registry.ts'
 import { noise } from '../conformance/disk-backend.ts'
-import { scratch } from '../host/disk-subjects.ts'
-import { Built, type Ended, ended } from './built.ts'
+import { type Ended, ended, workplace } from './built.ts'
 
-const { directory, remove } = scratch()
-let built: Built
-beforeAll(() => {
-  built = new Built()
-})
-afterAll(() => {
-  remove()
-  built.remove()
-})
+const place = workplace()
+const { directory } = place
 
-const paravane = (args: readonly string[], env = {}): Promise<Ended> => built.run(args, directory, env)
+const paravane = (args: readonly string[], env = {}): Promise<Ended> => place.built.run(args, directory, env)
 /** What was said beside the lines of progress, which only a machine slow enough prints. */
 const said = (stderr: string) =>
   stderr.replace(/^\w+: (?:read [^\n]+ of [^\n]+|[\d,]+ of [\d,]+ requests)\n/gm, '')
@@ -319,7 +311,7 @@ describe('how it ends', () => {
     ['SIGTERM', 143],
   ] as const)('%s: code %i at once, nothing printed, a trace of whole lines', async (signal, code) => {
     const args = ['run', '--disk', 'module:broken.mjs,how=hang', '--json', '--trace', `${signal}.jsonl`]
-    const child = built.start(args, directory)
+    const child = place.built.start(args, directory)
     const end = ended(child)
     child.stderr?.once('data', () => child.kill(signal))
     const { code: seen, stdout } = await end
@@ -330,7 +322,7 @@ describe('how it ends', () => {
   })
 
   test('a reader that has enough: no stack trace, no noise', async () => {
-    const child = built.start(['run', '--disk', 'memory:size=1M', '--json'], directory)
+    const child = place.built.start(['run', '--disk', 'memory:size=1M', '--json'], directory)
     const end = ended(child)
     child.stdout?.destroy()
     const { code, stderr } = await end
@@ -371,7 +363,7 @@ describe('help', () => {
   })
 
   test('has the version of the package', async () => {
-    const { version } = JSON.parse(fs.readFileSync(path.join(built.directory, 'package.json'), 'utf8'))
+    const { version } = JSON.parse(fs.readFileSync(path.join(place.built.directory, 'package.json'), 'utf8'))
     expect(await paravane(['--version'])).toMatchObject({ code: 0, stdout: `${version}\n`, stderr: '' })
   })
 })

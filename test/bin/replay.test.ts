@@ -1,21 +1,13 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { noise } from '../conformance/disk-backend.ts'
-import { scratch } from '../host/disk-subjects.ts'
-import { Built } from './built.ts'
+import { workplace } from './built.ts'
 
-const { directory, remove } = scratch()
-let built: Built
-beforeAll(() => {
-  built = new Built()
-})
-afterAll(() => {
-  remove()
-  built.remove()
-})
+const place = workplace()
+const { directory } = place
 
-const paravane = (...args: readonly string[]) => built.run(args, directory)
+const paravane = (...args: readonly string[]) => place.built.run(args, directory)
 const at = (name: string) => path.join(directory, name)
 const RUN = ['run', '--operations', '100', '--seed', '3', '--trace', 'run.jsonl', '--disk'] as const
 

@@ -1,27 +1,19 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { nativeAbsent } from '../../native/platform.ts'
 import { UnixListener } from '../../native/unix-listener.ts'
 import { UnixSocket } from '../../native/unix-socket.ts'
 import { noise } from '../conformance/disk-backend.ts'
-import { scratch } from '../host/disk-subjects.ts'
-import { Built, type Ended, ended } from './built.ts'
+import { type Ended, ended, workplace } from './built.ts'
 import { PlainFrontEnd } from './plain-front-end.ts'
 
 const absent = nativeAbsent()
 if (absent !== null) process.stdout.write(`paravane serve is not tested: ${absent}\n`)
 
-const { directory, remove } = scratch()
-let built: Built
-beforeAll(() => {
-  built = new Built()
-})
-afterAll(() => {
-  remove()
-  built.remove()
-})
+const place = workplace()
+const { directory } = place
 
 let sockets = 0
 
@@ -35,7 +27,7 @@ class Served {
 
   constructor(spec: string, options: readonly string[] = []) {
     this.socket = path.join(directory, `s${sockets++}`)
-    this.child = built.start(['serve', spec, '--socket', this.socket, ...options], directory)
+    this.child = place.built.start(['serve', spec, '--socket', this.socket, ...options], directory)
     this.ended = ended(this.child)
     this.child.stdout?.on('data', (text: string) => {
       this.#said += text
@@ -207,7 +199,7 @@ describe.skipIf(absent !== null)('paravane serve', () => {
   ])('serves a socket that was left open for it: $what', async ({ sealed }) => {
     const [ours, theirs] = UnixSocket.pair()
     const { number } = theirs.descriptor
-    const args = [built.program, 'serve', 'memory:size=1M', '--fd', '7']
+    const args = [place.built.program, 'serve', 'memory:size=1M', '--fd', '7']
     const ignored = Array.from({ length: 4 }, () => 'ignore' as const)
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe', ...ignored, number] })
     const end = ended(child)
@@ -230,7 +222,7 @@ describe.skipIf(absent !== null)('paravane serve', () => {
   test('serves one front-end after the other at a listening socket that was left open for it', async () => {
     const listener = UnixListener.listen(image('left'))
     const { number } = listener.descriptor
-    const args = [built.program, 'serve', 'memory:size=1M', '--fd', '3']
+    const args = [place.built.program, 'serve', 'memory:size=1M', '--fd', '3']
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe', number] })
     const end = ended(child)
     for (let turn = 0; turn < 2; turn++) {
@@ -247,7 +239,7 @@ describe.skipIf(absent !== null)('paravane serve', () => {
   })
 
   test('says what it is, as management programs ask back-end programs, and serves nothing', async () => {
-    const { code, stdout, stderr } = await built.run(['serve', '--print-capabilities'], directory)
+    const { code, stdout, stderr } = await place.built.run(['serve', '--print-capabilities'], directory)
     expect([code, stderr]).toEqual([0, ''])
     expect(JSON.parse(stdout)).toEqual({ type: 'block', features: [] })
   })
@@ -299,7 +291,7 @@ describe.skipIf(absent !== null)('paravane serve', () => {
 
 describe.skipIf(absent !== null)('paravane serve refuses in one line', () => {
   const refused = async (...args: string[]) => {
-    const { code, stdout, stderr } = await built.run(['serve', ...args], directory)
+    const { code, stdout, stderr } = await place.built.run(['serve', ...args], directory)
     expect([code, stdout]).toEqual([2, ''])
     expect(stderr).toMatch(/^paravane: [^\n]+\n$/)
     return stderr
@@ -334,7 +326,7 @@ describe.skipIf(absent !== null)('paravane serve refuses in one line', () => {
   }, 60_000)
 
   test('nothing when it is asked for help', async () => {
-    const { code, stdout } = await built.run(['serve', '--help'], directory)
+    const { code, stdout } = await place.built.run(['serve', '--help'], directory)
     expect(code).toBe(0)
     expect(stdout).toContain('paravane serve file:disk.img --socket /tmp/pv.sock')
   })

@@ -1,19 +1,11 @@
 import { spawn, spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { scratch } from '../host/disk-subjects.ts'
-import { Built, ended, plainEnvironment } from './built.ts'
+import { describe, expect, test } from 'vitest'
+import { ended, plainEnvironment, workplace } from './built.ts'
 
-const { directory, remove } = scratch()
-let built: Built
-beforeAll(() => {
-  built = new Built()
-})
-afterAll(() => {
-  remove()
-  built.remove()
-})
+const place = workplace()
+const { directory } = place
 
 const required = process.env['PARAVANE_REQUIRE_PEERS'] === '1'
 const hasScript =
@@ -36,7 +28,7 @@ export default { role: 'source', kind: 'slow', summary: '', example: '', options
 
 /** What a person at a terminal sees, escape sequences included. */
 async function seen(args: readonly string[], env: { readonly [name: string]: string } = {}): Promise<string> {
-  const command = [process.execPath, built.program, ...args].map((word) => `'${word}'`).join(' ')
+  const command = [process.execPath, place.built.program, ...args].map((word) => `'${word}'`).join(' ')
   const child = spawn('script', ['-qec', `stty cols 120; ${command}`, path.join(directory, 'typescript')], {
     cwd: directory,
     env: { ...plainEnvironment(), ...env },
@@ -75,7 +67,7 @@ describe('on a terminal', () => {
 
 describe('in a pipe', () => {
   test('a long run says where it is in plain lines on standard error', async () => {
-    const { code, stdout, stderr } = await built.run(RUN, directory)
+    const { code, stdout, stderr } = await place.built.run(RUN, directory)
     expect(code).toBe(0)
     expect(stderr).toMatch(/^(disk0: [^\n]+\n)+$/)
     expect(stderr).toMatch(/^disk0: read 1\.00 MiB of 1\.00 MiB\n/)
@@ -83,7 +75,7 @@ describe('in a pipe', () => {
   })
 
   test('a short one says nothing but its result', async () => {
-    const { stdout, stderr } = await built.run(['run', '--disk', 'memory:size=1M'], directory)
+    const { stdout, stderr } = await place.built.run(['run', '--disk', 'memory:size=1M'], directory)
     // On a machine so slow that this takes over a second, lines of progress are right.
     expect(stderr).toMatch(/^(disk0: (read )?[^\n]+ of [^\n]+\n)*$/)
     expect(stdout).not.toContain(ESCAPE)
