@@ -14,6 +14,8 @@ export interface LinuxGuestSetup {
 }
 
 const MARK = 'GUEST '
+/** What `timeout` ends with when it had to end its program. */
+const TIMED_OUT = 124
 
 function diskOptions(socket: string, index: number): readonly string[] {
   const device = `vhost-user-blk-pci,chardev=disk${index},num-queues=1,queue-size=128,disable-legacy=on`
@@ -24,7 +26,8 @@ function diskOptions(socket: string, index: number): readonly string[] {
 export class LinuxGuest implements AsyncDisposable {
   readonly #child: ChildProcess
   readonly #gone: Promise<void>
-  #ended: boolean
+  /** How it came to its end; null while it runs. */
+  #end: string | null
   #heard: string
   /** What it said and nobody has asked for yet. */
   #lines: string[]
@@ -32,7 +35,7 @@ export class LinuxGuest implements AsyncDisposable {
 
   constructor(setup: LinuxGuestSetup) {
     const { kernel, initramfs, sockets, job, lifetimeSeconds } = setup
-    this.#ended = false
+    this.#end = null
     this.#heard = ''
     this.#lines = []
     this.#told = null
@@ -55,9 +58,9 @@ export class LinuxGuest implements AsyncDisposable {
     const stop = (): void => void this.#child.kill('SIGTERM')
     process.once('exit', stop)
     this.#gone = new Promise((resolve) => {
-      this.#child.on('close', () => {
+      this.#child.on('close', (code) => {
         process.removeListener('exit', stop)
-        this.#ended = true
+        this.#end = code === TIMED_OUT ? `was stopped after ${lifetimeSeconds} s` : 'ended'
         this.#told?.()
         resolve()
       })
@@ -76,7 +79,8 @@ export class LinuxGuest implements AsyncDisposable {
       if (line?.startsWith('wrong')) throw new Error(line)
       if (line?.startsWith(beginning)) return line.slice(beginning.length).trim()
       if (line !== undefined) continue
-      if (this.#ended) throw new Error(`the guest ended and never said "${beginning}":\n${this.heard}`)
+      if (this.#end !== null)
+        throw new Error(`the guest ${this.#end} and said no "${beginning}":\n${this.heard}`)
       await new Promise<void>((resolve) => {
         this.#told = resolve
       })
