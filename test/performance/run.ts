@@ -60,6 +60,8 @@ interface Arguments {
 }
 
 const CANDIDATE_FAILED = 1
+/** Room for the longest name of a measurement in the help text. */
+const NAME_COLUMNS = 24
 
 /** What was asked for: comparisons by processes of their own, and by the script that a Linux guest runs. */
 interface Chosen {
@@ -237,20 +239,22 @@ function fail(error: unknown): never {
 
 const program = new Command('perf')
   .description('measure speed as ratios to plain code that does the same, in the same run')
-  .option(
-    '--only <name>',
-    `one measurement, any number of times: ${MEASUREMENTS.map(({ name }) => name).join(', ')}`,
-    collect,
-  )
+  .option('--only <name>', 'one of the measurements below, any number of times', collect)
   .option('--peers', "instead: disks served to another process, beside QEMU's storage daemon")
   .option('--quick', 'see in seconds that everything runs; judges nothing')
   .option('--json', 'print one JSON document and nothing else')
+  .addHelpText('after', `\nMeasurements:\n${namesText(MEASUREMENTS)}`)
+  .addHelpText('after', `\nWith --peers:\n${namesText([...PEER_MEASUREMENTS, ...GUEST_MEASUREMENTS])}`)
   .addHelpText('after', '\nExit codes: 0 measured, whatever the figures; 1 a candidate failed; 2 bad input.')
   .allowExcessArguments(false)
   .configureOutput({
     outputError: (text, write) => write(`perf: ${oneLine(text.replace(/^error: /, ''))}\n`),
   })
   .exitOverride()
+
+function namesText(measurements: readonly Comparison[]): string {
+  return measurements.map(({ name, what }) => `  ${name.padEnd(NAME_COLUMNS)}${what}`).join('\n')
+}
 
 function collect(value: string, before: readonly string[] | undefined): string[] {
   return [...(before ?? []), value]
