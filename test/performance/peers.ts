@@ -229,7 +229,7 @@ const ROWS: readonly Row[] = [
       [false, true].map((write) => ({ ...size, laidBytes: size.lengthBytes, write, polling })),
     ),
   ),
-  // What ext4 makes of small writes to large pieces bounds every daemon, and is no property of one.
+  // Small writes into large pieces cost ext4 more than a daemon costs: shown, and held to no goal.
   { lengthBytes: 4 * KIBIBYTE, laidBytes: 1024 * KIBIBYTE, depth: 32, write: true, polling: false },
 ]
 
